@@ -1,0 +1,20 @@
+"""Identifiers. The ones we make are UUIDv7: sorted by the time they were made, so that indexes stay warm."""
+
+from uuid import UUID
+
+from uuid_utils import compat
+
+
+def new_id() -> UUID:
+    """A fresh UUIDv7."""
+    return compat.uuid7()
+
+
+def provider_ref(*, prefix: str, call_id: UUID, attempt: int) -> str:
+    """The name a provider carries an attempt under, known before it is asked: `boln_<hex>`, then `boln_<hex>_2`."""
+    return f"{prefix}_{call_id.hex}" if attempt == 1 else f"{prefix}_{call_id.hex}_{attempt}"
+
+
+def notification_id(event_id: UUID) -> str:
+    """The id a customer sees on a webhook and in the pull feed: `evt_<hex>`."""
+    return f"evt_{event_id.hex}"

@@ -1,0 +1,219 @@
+"""An event leaves only through here: written in the transaction that made it true, published by one relay, in order.
+
+The row whose change the event states must be locked by that transaction before `put` is called; its counter is the
+event's `sequence`. Then, for one key, the order of ids is the order of commits.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from cualify_shared import faults, metrics
+from cualify_shared.database import Connection, connect, is_passing
+from cualify_shared.events.envelope import Event, encode, headers
+from cualify_shared.waiting import until_set, within
+
+log = structlog.get_logger(__name__)
+
+RELAY_LOCK = 0x6F757462
+BATCH = 1000
+POLL_SEC = (0.002, 0.02)
+ACK_WITHIN_SEC = 30.0
+
+PUT = """
+INSERT INTO outbox (event_id, topic, key, payload, occurred_at)
+SELECT event_id, topic, key, payload, occurred_at
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[])
+     WITH ORDINALITY AS e (event_id, topic, key, payload, occurred_at, n)
+ORDER BY n
+"""
+
+
+async def put(connection: Connection, events: Sequence[Event]) -> None:
+    """Writes events, in this order, into the running transaction. Call `wake` of the relay after the commit."""
+    if not events:
+        return
+    if any(event.sequence < 1 for event in events):
+        raise ValueError("an event carries the sequence of the row that was locked for it, from 1 on")
+    await connection.execute(
+        PUT,
+        [event.id for event in events],
+        [event.type.topic.name for event in events],
+        [str(event.key) for event in events],
+        [encode(event) for event in events],
+        [event.time for event in events],
+    )
+
+
+FETCH = """
+SELECT id, topic, key, payload, occurred_at
+FROM outbox
+ORDER BY id
+LIMIT $1
+"""
+
+REMOVE = """
+DELETE FROM outbox
+WHERE id = ANY($1::bigint[])
+"""
+
+PARK_TOO_LARGE = """
+WITH gone AS (DELETE FROM outbox WHERE id = $1 RETURNING id, topic, key, payload)
+INSERT INTO dead_letters (topic, partition, "offset", key, payload, headers, error)
+SELECT topic, -1, id, convert_to(key, 'UTF8'), payload, '[]'::jsonb, 'larger than the broker takes; never published'
+FROM gone
+"""
+
+DEPTH = """
+SELECT count(*) AS events, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS oldest_sec
+FROM outbox
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One row of the outbox."""
+
+    id: int
+    topic: str
+    key: str
+    payload: bytes
+    occurred_at: datetime
+
+
+class RelayLost(Exception):
+    """The connection that holds the relay's lock, or the producer, is no longer usable; start afresh from the table."""
+
+
+class Relay:
+    """Moves the outbox to Kafka. Of several replicas the one that holds the session's advisory lock is active."""
+
+    def __init__(self, *, dsn: str, service: str, bootstrap_servers: str, topic_prefix: str) -> None:
+        self._dsn, self._service = dsn, service
+        self._bootstrap_servers, self._topic_prefix = bootstrap_servers, topic_prefix
+        self._awake = asyncio.Event()
+        self.problem: str | None = None
+        """Why nothing is being published at the moment; None while all is well or another replica is active."""
+
+    def wake(self) -> None:
+        """Says that something was committed; the relay looks at once instead of at its next poll."""
+        self._awake.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Publishes until told to stop, then once more for what was committed last."""
+        while not stop.is_set():
+            try:
+                await self._lead(stop)
+            except (
+                RelayLost,
+                KafkaError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+                OSError,
+                TimeoutError,
+            ) as error:
+                if isinstance(error, asyncpg.PostgresError) and not is_passing(error):
+                    raise
+                self.problem = f"{type(error).__name__}: {error}"
+                log.warning("relay_lost", error=self.problem)
+            metrics.RELAY_ACTIVE.set(0)
+            await until_set(stop, 0.5)
+
+    async def _lead(self, stop: asyncio.Event) -> None:
+        connection = await connect(self._dsn, application_name=f"{self._service}:relay")
+        try:
+            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", RELAY_LOCK):
+                self.problem = None
+                if await until_set(stop, 1.0):
+                    return
+            await self._publish_all(connection, stop)
+        finally:
+            await within(connection.close(timeout=2), 3)
+
+    async def _publish_all(self, connection: Connection, stop: asyncio.Event) -> None:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap_servers,
+            client_id=f"cualify-{self._service}-relay",
+            enable_idempotence=True,
+            acks="all",
+            linger_ms=0,
+            max_batch_size=262_144,
+            request_timeout_ms=int(ACK_WITHIN_SEC * 1000),
+        )
+        try:
+            await asyncio.wait_for(producer.start(), ACK_WITHIN_SEC)
+            metrics.RELAY_ACTIVE.set(1)
+            self.problem, pause = None, POLL_SEC[0]
+            while True:
+                last_look = stop.is_set()
+                self._awake.clear()
+                moved = await self._publish_batch(connection, producer)
+                if last_look and moved < BATCH:
+                    return
+                pause = POLL_SEC[0] if moved else min(pause * 2, POLL_SEC[1])
+                if not moved:
+                    await until_set(self._awake, pause)
+        finally:
+            # aiokafka's stop() can hang when the broker is gone.
+            await within(producer.stop(), 3)
+
+    async def _publish_batch(self, connection: Connection, producer: AIOKafkaProducer) -> int:
+        rows = [Waiting(**row) for row in await connection.fetch(FETCH, BATCH)]
+        if not rows:
+            return 0
+        async with asyncio.timeout(ACK_WITHIN_SEC + 5):
+            sent = await self._send(connection, producer, rows)
+            if sent:
+                await asyncio.wait([future for _, future in sent], timeout=ACK_WITHIN_SEC)
+        acknowledged, failed = _sorted_out(sent)
+        faults.point("relay.acknowledged")
+        await connection.execute(REMOVE, [row.id for row in acknowledged])
+        for topic, count in Counter(row.topic for row in acknowledged).items():
+            metrics.PUBLISHED.labels(topic).inc(count)
+        if failed:
+            raise RelayLost(f"{len(failed)} events were not acknowledged, the first on {failed[0].topic}")
+        return len(rows)
+
+    async def _send(
+        self, connection: Connection, producer: AIOKafkaProducer, rows: Sequence[Waiting]
+    ) -> list[tuple[Waiting, asyncio.Future[object]]]:
+        sent: list[tuple[Waiting, asyncio.Future[object]]] = []
+        for row in rows:
+            try:
+                sent.append((row, await self._send_one(producer, row)))
+            except MessageSizeTooLargeError:
+                await connection.execute(PARK_TOO_LARGE, row.id)
+                metrics.PARKED.labels(row.topic).inc()
+                log.error("event_too_large", topic=row.topic, bytes=len(row.payload))
+        return sent
+
+    async def _send_one(self, producer: AIOKafkaProducer, row: Waiting) -> asyncio.Future[object]:
+        future: asyncio.Future[object] = await producer.send(
+            self._topic_prefix + row.topic,
+            value=row.payload,
+            key=row.key.encode(),
+            headers=headers(row.payload),
+            timestamp_ms=int(row.occurred_at.timestamp() * 1000),
+        )
+        return future
+
+
+def _sorted_out(sent: Sequence[tuple[Waiting, asyncio.Future[object]]]) -> tuple[list[Waiting], list[Waiting]]:
+    """Those that Kafka has, and the rest: after a failure its key's later events too, so that order ends right."""
+    acknowledged: list[Waiting] = []
+    failed: list[Waiting] = []
+    blocked: set[str] = set()
+    for row, future in sent:
+        if row.key in blocked or not future.done() or future.cancelled() or future.exception() is not None:
+            blocked.add(row.key)
+            failed.append(row)
+        else:
+            acknowledged.append(row)
+    return acknowledged, failed

@@ -1,0 +1,303 @@
+"""Kafka in. Every subscription of every service is made here, so that none is at-most-once by accident.
+
+A batch of raw records becomes one transaction of the service's handler; the offsets follow its COMMIT. A record that
+can't be handled is found by halving, tried three times, and parked in the same transaction as the rest, so that what
+is behind it moves on and nothing is dropped. While the database is away the batch waits and nothing is acknowledged.
+"""
+
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker
+from faststream.kafka.annotations import KafkaMessage
+
+from cualify_shared import dead_letters, faults, metrics
+from cualify_shared.database import Connection, Pool, is_passing
+from cualify_shared.dead_letters import Record
+from cualify_shared.events.catalogue import EVENT_TYPES, type_of
+from cualify_shared.events.envelope import Event, MalformedEvent, decode, peek_type
+from cualify_shared.events.model import EventData
+from cualify_shared.events.topics import Topic
+from cualify_shared.waiting import pauses, until_set, within
+
+log = structlog.get_logger(__name__)
+
+MAX_RECORDS = 500
+BATCH_TIMEOUT_MS = 10
+"""FastStream sleeps as long again after an empty poll, so this is also the longest that it does not look."""
+TRIES_OF_ONE_RECORD = 3
+
+AfterCommit: TypeAlias = Callable[[], None]
+Handler: TypeAlias = Callable[[Connection, Sequence[Event]], Awaitable[AfterCommit | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A topic that a service reads: which of its events it handles, and how.
+
+    The handler gets the events of one batch, in order per key, inside a transaction, and may return what is to be done
+    after the COMMIT. It must be harmless to repeat: the same event comes again after any crash.
+    """
+
+    topic: Topic
+    handles: tuple[type[EventData], ...]
+    handler: Handler
+
+
+class Stopping(Exception):
+    """The service is stopping and this batch was not committed: it will be read again."""
+
+
+class Reader:
+    """Handles the records of one topic, whoever fetched them."""
+
+    def __init__(self, read: Read, *, pool: Pool, stop: asyncio.Event, committed: AfterCommit) -> None:
+        self.read = read
+        self._pool, self._stop, self._committed = pool, stop, committed
+        self._names = {type_of(model).name for model in read.handles}
+        self.progress_at = time.monotonic()
+
+    async def handle(self, records: Sequence[Record]) -> None:
+        """Returns when all of the records are committed: handled, of no interest, or parked."""
+        wanted, poison = self._decoded(records)
+        for pause in pauses():
+            if self._stop.is_set():
+                raise Stopping
+            try:
+                await self._commit(wanted, poison)
+                break
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                self.progress_at = time.monotonic()
+                log.warning("database_away", topic=self.read.topic.name, retry_in_sec=pause, error=repr(error))
+            await until_set(self._stop, pause)
+        faults.point(f"reads.{self.read.topic.name}.committed")
+        self.progress_at = time.monotonic()
+        metrics.CONSUMED.labels(self.read.topic.name).inc(len(records))
+
+    async def redrive(self, record: Record) -> None:
+        """Sends one parked record through the same handler. Raises what the handler raises, or MalformedEvent."""
+        event = decode(record.value)
+        async with self._pool.acquire() as connection, connection.transaction():
+            after = await self.read.handler(connection, [event])
+        self._done([after])
+
+    def _decoded(self, records: Sequence[Record]) -> tuple[list[tuple[Record, Event]], list[tuple[Record, str]]]:
+        wanted: list[tuple[Record, Event]] = []
+        poison: list[tuple[Record, str]] = []
+        for record in records:
+            name = peek_type(record.headers)
+            if name in EVENT_TYPES and name not in self._names:
+                continue
+            try:
+                event = decode(record.value)
+            except MalformedEvent as error:
+                poison.append((record, str(error)))
+                continue
+            if event.type.name in self._names:
+                wanted.append((record, event))
+        return wanted, poison
+
+    async def _commit(self, wanted: Sequence[tuple[Record, Event]], poison: Sequence[tuple[Record, str]]) -> None:
+        if not wanted and not poison:
+            return
+        with metrics.BATCH_SEC.labels(f"read {self.read.topic.name}").time():
+            try:
+                after = await self._commit_together(wanted, poison)
+            except Exception as error:
+                if is_passing(error):
+                    raise
+                log.warning("batch_failed", topic=self.read.topic.name, records=len(wanted), error=repr(error))
+                after = await self._commit_what_can_be(wanted, poison)
+        self._done(after)
+
+    async def _commit_together(
+        self, wanted: Sequence[tuple[Record, Event]], poison: Sequence[tuple[Record, str]]
+    ) -> list[AfterCommit | None]:
+        async with self._pool.acquire() as connection, connection.transaction():
+            after = [await self.read.handler(connection, [event for _, event in wanted])] if wanted else []
+            await self._park(connection, poison)
+            faults.point(f"reads.{self.read.topic.name}.handled")
+        return after
+
+    async def _commit_what_can_be(
+        self, wanted: Sequence[tuple[Record, Event]], poison: Sequence[tuple[Record, str]]
+    ) -> list[AfterCommit | None]:
+        async with self._pool.acquire() as connection, connection.transaction():
+            letters = list(poison)
+            after = await self._halve(connection, wanted, letters)
+            await self._park(connection, letters)
+        return after
+
+    async def _halve(
+        self, connection: Connection, wanted: Sequence[tuple[Record, Event]], letters: list[tuple[Record, str]]
+    ) -> list[AfterCommit | None]:
+        for n in range(1 if len(wanted) > 1 else TRIES_OF_ONE_RECORD):
+            try:
+                async with connection.transaction():
+                    return [await self.read.handler(connection, [event for _, event in wanted])]
+            except Exception as error:
+                if is_passing(error):
+                    raise
+                problem = f"{type(error).__name__}: {error}"
+                await until_set(self._stop, 0.01 * 2**n if len(wanted) == 1 else 0)
+        if len(wanted) == 1:
+            letters.append((wanted[0][0], problem))
+            return []
+        middle = len(wanted) // 2
+        first = await self._halve(connection, wanted[:middle], letters)
+        return first + await self._halve(connection, wanted[middle:], letters)
+
+    async def _park(self, connection: Connection, letters: Sequence[tuple[Record, str]]) -> None:
+        await dead_letters.park(connection, letters)
+        for topic, count in Counter(record.topic for record, _ in letters).items():
+            metrics.PARKED.labels(topic).inc(count)
+        for record, problem in letters:
+            log.error(
+                "record_parked", topic=record.topic, partition=record.partition, offset=record.offset, problem=problem
+            )
+
+    def _done(self, after: Sequence[AfterCommit | None]) -> None:
+        for act in after:
+            if act is not None:
+                act()
+        self._committed()
+
+
+class Reading:
+    """All subscriptions of one service, on one FastStream broker."""
+
+    def __init__(
+        self,
+        readers: Sequence[Reader],
+        *,
+        service: str,
+        bootstrap_servers: str,
+        topic_prefix: str,
+        create_topics: bool,
+        drain_sec: float,
+        stalled_after_sec: float,
+    ) -> None:
+        self._readers, self._stalled_after_sec = readers, stalled_after_sec
+        self.broker = KafkaBroker(
+            bootstrap_servers,
+            client_id=f"cualify-{service}",
+            ack_policy=AckPolicy.MANUAL,
+            allow_auto_create_topics=create_topics,
+            graceful_timeout=drain_sec,
+            logger=None,
+        )
+        self.subscribers = {
+            reader.read.topic.name: self._subscribe(
+                reader,
+                topic=topic_prefix + reader.read.topic.name,
+                group=f"{topic_prefix}cualify.{service}.{reader.read.topic.name}",
+            )
+            for reader in readers
+        }
+        self.problem: str | None = "not connected yet"
+        """Why nothing can be read at the moment."""
+
+    def _subscribe(self, reader: Reader, *, topic: str, group: str) -> Any:
+        subscriber = self.broker.subscriber(
+            topic,
+            group_id=group,
+            batch=True,
+            max_records=MAX_RECORDS,
+            batch_timeout_ms=BATCH_TIMEOUT_MS,
+            auto_offset_reset="earliest",
+            ack_policy=AckPolicy.MANUAL,
+            session_timeout_ms=30_000,
+            heartbeat_interval_ms=3_000,
+            max_poll_interval_ms=300_000,
+            parser=_parse_raw,
+            decoder=_decode_nothing,
+        )
+
+        @subscriber
+        async def on_batch(message: KafkaMessage) -> None:
+            await reader.handle([_record(raw) for raw in message.raw_message])
+            await message.ack()
+
+        return subscriber
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Connects, retrying until the broker is there, and watches that the reading goes on."""
+        for pause in pauses(first_sec=0.5, longest_sec=5):
+            try:
+                await self.broker.start()
+                break
+            except Exception as error:
+                self.problem = f"{type(error).__name__}: {error}"
+                log.warning("kafka_not_reachable", error=self.problem)
+                await within(self.broker.stop(), 5)
+            if await until_set(stop, pause):
+                return
+        self.problem = None
+        try:
+            while not await until_set(stop, 1.0):
+                await self._look_after()
+        finally:
+            # aiokafka's stop() can hang when the broker is gone.
+            await within(self.broker.stop(), 8)
+
+    async def _look_after(self) -> None:
+        self.problem = await self._broker_problem()
+        for reader in self._readers:
+            lag = await self._lag(reader)
+            if lag is None:
+                continue
+            metrics.CONSUMER_LAG.labels(reader.read.topic.name).set(lag)
+            if lag == 0:
+                reader.progress_at = time.monotonic()
+            elif time.monotonic() - reader.progress_at > self._stalled_after_sec:
+                log.critical(
+                    "consumer_stalled", topic=reader.read.topic.name, lag=lag, after_sec=self._stalled_after_sec
+                )
+                os._exit(70)
+
+    async def _broker_problem(self) -> str | None:
+        consumer: AIOKafkaConsumer = next(iter(self.subscribers.values())).consumer
+        try:
+            await asyncio.wait_for(consumer.topics(), 5)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return None
+
+    async def _lag(self, reader: Reader) -> int | None:
+        consumer: AIOKafkaConsumer | None = self.subscribers[reader.read.topic.name].consumer
+        if consumer is None:
+            return None
+        lag = 0
+        for partition in consumer.assignment():
+            end = consumer.highwater(partition)
+            if end is not None:
+                try:
+                    lag += max(0, end - await asyncio.wait_for(consumer.position(partition), 1))
+                except Exception:
+                    return None
+        return lag
+
+
+async def _parse_raw(records: tuple[ConsumerRecord[Any, Any], ...], original: Callable[[Any], Awaitable[Any]]) -> Any:
+    """FastStream decodes every header as UTF-8 and drops the whole batch where one is not: hide the headers from it."""
+    message = await original(tuple(replace(record, headers=()) for record in records))
+    message.raw_message = records
+    return message
+
+
+async def _decode_nothing(_: Any) -> None:
+    """Decoding is the reader's, so that a broken record is parked and not raised."""
+
+
+def _record(raw: ConsumerRecord[Any, Any]) -> Record:
+    return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers))

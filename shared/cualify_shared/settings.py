@@ -1,0 +1,33 @@
+"""What every service is told by its environment. A service adds its own fields in its `settings.py`."""
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Read from environment variables of the same name in upper case; unknown variables are ignored."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    database_url: SecretStr
+    """The service's own PostgreSQL database, with its own role."""
+    database_pool_size: Annotated[int, Field(ge=2, le=100)] = 10
+
+    kafka_bootstrap_servers: str
+    kafka_topic_prefix: str = ""
+    """Put before every topic and group name, so that several environments can share one cluster."""
+    kafka_create_topics: bool = False
+    """Only for the embedded broker, where topics appear on first use."""
+
+    internal_token: SecretStr
+    """Bearer token between the services, and for the operator routes of each."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    log_level: str = "INFO"
+    drain_sec: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """How long a stopping service may finish what it has begun; then it exits hard, and the leases do the rest."""
+    stalled_after_sec: Annotated[float, Field(gt=0)] = 60.0
+    """A consumer with lag and without progress for so long exits the process, to be started again."""

@@ -1,0 +1,125 @@
+"""The subscriptions themselves, on a broker: from the first record, acknowledged after the COMMIT."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from faststream import AckPolicy
+
+from cualify_local.kafka.broker import Kafka
+from cualify_shared.database import Connection, Pool
+from cualify_shared.events import Event, encode
+from cualify_shared.events.call import CallDialing
+from cualify_shared.events.create_topics import create_topics
+from cualify_shared.events.envelope import headers
+from cualify_shared.events.topics import CALL_EVENTS
+from cualify_shared.reads import Handler, Read, Reader, Reading
+from tests.shared.conftest import dialing
+from tests.shared.test_reads import remember
+
+
+async def publish(kafka: Kafka, topic: str, *records: tuple[bytes, Sequence[tuple[str, bytes | None]]]) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, acks="all")
+    await producer.start()
+    try:
+        for value, with_headers in records:
+            await producer.send_and_wait(topic, value, key=b"one key", headers=list(with_headers))
+    finally:
+        await producer.stop()
+
+
+def make_reading(pool: Pool, kafka: Kafka, prefix: str, stop: asyncio.Event, handler: Handler = remember) -> Reading:
+    reader = Reader(Read(CALL_EVENTS, (CallDialing,), handler), pool=pool, stop=stop, committed=lambda: None)
+    return Reading(
+        [reader],
+        service="test",
+        bootstrap_servers=kafka.bootstrap_servers,
+        topic_prefix=prefix,
+        create_topics=kafka.kind == "embedded",
+        drain_sec=5,
+        stalled_after_sec=60,
+    )
+
+
+@asynccontextmanager
+async def reading(pool: Pool, kafka: Kafka, prefix: str, handler: Handler = remember) -> AsyncIterator[Reading]:
+    stop = asyncio.Event()
+    made = make_reading(pool, kafka, prefix, stop, handler)
+    running = asyncio.create_task(made.run(stop))
+    try:
+        yield made
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 20)
+
+
+async def until_seen(pool: Pool, count: int) -> None:
+    async with asyncio.timeout(30):
+        while await pool.fetchval("SELECT count(*) FROM seen") < count:
+            await asyncio.sleep(0.02)
+
+
+async def make_topic(kafka: Kafka) -> tuple[str, str]:
+    prefix = f"t{uuid4().hex[:8]}."
+    if kafka.kind != "embedded":
+        await create_topics(kafka.bootstrap_servers, prefix=prefix)
+    return prefix, prefix + CALL_EVENTS.name
+
+
+async def test_what_was_there_before_the_first_start_is_read(pool: Pool, kafka: Kafka) -> None:
+    prefix, topic = await make_topic(kafka)
+    events = [dialing(n) for n in range(1, 6)]
+    await publish(kafka, topic, *((encode(e), list(headers(encode(e)))) for e in events))
+    async with reading(pool, kafka, prefix):
+        await until_seen(pool, 5)
+
+
+async def test_headers_that_are_no_text_lose_nothing(pool: Pool, kafka: Kafka) -> None:
+    prefix, topic = await make_topic(kafka)
+    await publish(kafka, topic, (b"{", [("x", b"\xff\xfe"), ("y", None)]), (encode(dialing(1)), [("z", b"\xff")]))
+    async with reading(pool, kafka, prefix):
+        await until_seen(pool, 1)
+        assert await pool.fetchval("SELECT payload FROM dead_letters") == b"{"
+
+
+async def test_what_was_not_committed_is_read_again(pool: Pool, kafka: Kafka) -> None:
+    prefix, topic = await make_topic(kafka)
+    await publish(kafka, topic, (encode(dialing(1)), []))
+    reached = asyncio.Event()
+
+    async def never_commits(_: Connection, __: Sequence[Event]) -> None:
+        reached.set()
+        raise ConnectionError("the database is away")
+
+    async with reading(pool, kafka, prefix, never_commits):
+        await asyncio.wait_for(reached.wait(), 30)
+    assert await committed_offsets(kafka, prefix, topic) == 0
+    async with reading(pool, kafka, prefix):
+        await until_seen(pool, 1)
+    assert await committed_offsets(kafka, prefix, topic) == 1
+
+
+async def committed_offsets(kafka: Kafka, prefix: str, topic: str) -> int:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap_servers,
+        group_id=f"{prefix}cualify.test.{CALL_EVENTS.name}",
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    try:
+        partitions = {TopicPartition(topic, n) for n in range(12 if kafka.kind != "embedded" else 4)}
+        consumer.assign(list(partitions))
+        return sum([await consumer.committed(partition) or 0 for partition in partitions])
+    finally:
+        await consumer.stop()
+
+
+def test_no_subscription_is_at_most_once_by_accident(pool: Pool, kafka: Kafka) -> None:
+    made = make_reading(pool, kafka, "", asyncio.Event())
+    for subscriber in made.subscribers.values():
+        assert subscriber.ack_policy is AckPolicy.MANUAL
+        assert subscriber._connection_args["auto_offset_reset"] == "earliest"
+        assert subscriber._connection_args["enable_auto_commit"] is False
+        assert subscriber.group_id == "cualify.test.call.events"
