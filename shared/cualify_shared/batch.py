@@ -1,4 +1,4 @@
-"""Micro-batches: what queued while the last batch was in flight is the next. No timer, so an idle system has no delay."""
+"""Micro-batches: what queued while the last batch was in flight is the next. No timer, no delay when idle."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

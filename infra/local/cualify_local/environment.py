@@ -1,0 +1,143 @@
+"""How each service of the local stack is started, and with what environment: the one place that knows all of them."""
+
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cualify_local import children
+from cualify_local.children import Program
+from cualify_local.settings import StackSettings
+
+API, DIALER, BILLING, DISPATCHER, SIMULATOR = "api", "dialer", "billing", "webhook-dispatcher", "simulator"
+SERVICES = (API, DIALER, BILLING, DISPATCHER)
+MODULES = {
+    API: "cualify_api.main",
+    DIALER: "cualify_dialer.main",
+    BILLING: "cualify_billing.main",
+    DISPATCHER: "cualify_webhook_dispatcher.main",
+    SIMULATOR: "cualify_simulator",
+}
+LOOPBACK = "127.0.0.0/8,::1/128"
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """Made anew for each stack; nothing here protects anything real."""
+
+    admin_token: str = field(default_factory=lambda: secrets.token_hex(16))
+    internal_token: str = field(default_factory=lambda: secrets.token_hex(16))
+    callback_token: str = field(default_factory=lambda: secrets.token_hex(16))
+    key_pepper: str = field(default_factory=lambda: secrets.token_hex(32))
+    callee_token_key: str = field(default_factory=lambda: secrets.token_hex(32))
+    secrets_key: str = field(default_factory=lambda: secrets.token_hex(32))
+    bolna_api_key: str = field(default_factory=lambda: f"bn-{secrets.token_hex(16)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where each process listens, on loopback."""
+
+    ports: Mapping[str, int]
+
+    def url(self, name: str) -> str:
+        """`http://127.0.0.1:<port>` of a service or the simulator."""
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+
+def choose_ports(settings: StackSettings) -> Addresses:
+    """The ports that were asked for, free ones for the rest."""
+    asked = {
+        API: settings.api_port,
+        DIALER: settings.dialer_port,
+        BILLING: settings.billing_port,
+        DISPATCHER: settings.webhook_dispatcher_port,
+        SIMULATOR: settings.simulator_port,
+    }
+    free = iter(children.free_ports(len(asked)))
+    return Addresses({name: port or next(free) for name, port in asked.items()})
+
+
+def programs(
+    settings: StackSettings,
+    *,
+    addresses: Addresses,
+    secret: Secrets,
+    databases: Mapping[str, str],
+    kafka: Mapping[str, str],
+    logs: Path,
+    extra: Mapping[str, Mapping[str, str]],
+) -> dict[str, Program]:
+    """What to run, by name. `kafka` is the `KAFKA_…` part of the environment; `extra` adds to single services'."""
+    own = _own_environment(settings, addresses, secret)
+    common = {
+        "INTERNAL_TOKEN": secret.internal_token,
+        "HOST": "127.0.0.1",
+        "LOG_LEVEL": settings.log_level,
+        "PYTHONUNBUFFERED": "1",
+        **kafka,
+    }
+    return {
+        name: Program(
+            name=name,
+            args=(sys.executable, "-m", module),
+            log=logs / f"{name}.log",
+            env={
+                **_inherited(),
+                **common,
+                **({"DATABASE_URL": databases[name]} if name in databases else {}),
+                "PORT": str(addresses.ports[name]),
+                **own[name],
+                **extra.get(name, {}),
+            },
+        )
+        for name, module in MODULES.items()
+    }
+
+
+def _own_environment(settings: StackSettings, at: Addresses, secret: Secrets) -> dict[str, dict[str, str]]:
+    return {
+        API: {
+            "ADMIN_TOKEN": secret.admin_token,
+            "KEY_PEPPER": secret.key_pepper,
+            "CALLEE_TOKEN_KEY": secret.callee_token_key,
+            "BILLING_URL": at.url(BILLING),
+            "DIALER_URL": at.url(DIALER),
+            "WEBHOOK_DISPATCHER_URL": at.url(DISPATCHER),
+            "COMPLETE_WITHIN_SEC": str(settings.complete_within_sec),
+        },
+        DIALER: {
+            "BOLNA_URL": at.url(SIMULATOR),
+            "BOLNA_API_KEY": secret.bolna_api_key,
+            "CALLBACK_TOKEN": secret.callback_token,
+            "PROVIDER_TIMEOUT_SEC": str(settings.provider_timeout_sec),
+            "LOOK_UP_EVERY_SEC": str(settings.look_up_every_sec),
+            "MAX_CONCURRENT_CALLS": str(settings.max_concurrent_calls),
+        },
+        BILLING: {},
+        DISPATCHER: {"SECRETS_KEY": secret.secrets_key, "ALLOWED_NETWORKS": LOOPBACK},
+        SIMULATOR: {
+            "BOLNA_API_KEY": secret.bolna_api_key,
+            "SIMULATOR_SPEED": str(settings.simulator_speed),
+            "SIMULATOR_MAX_CONCURRENCY": str(10 * settings.max_concurrent_calls),
+            "CLIENT_TIMEOUT_SEC": str(settings.provider_timeout_sec),
+        },
+    }
+
+
+def _inherited() -> dict[str, str]:
+    """What a process needs from ours: to find its libraries and its time zone, and nothing that could configure it."""
+    wanted = (
+        "PATH",
+        "HOME",
+        "LANG",
+        "LC_ALL",
+        "TMPDIR",
+        "PYTHONPATH",
+        "VIRTUAL_ENV",
+        "LD_LIBRARY_PATH",
+        "SSL_CERT_FILE",
+    )
+    return {name: os.environ[name] for name in wanted if name in os.environ} | {"TZ": "UTC"}

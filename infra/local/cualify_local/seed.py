@@ -1,0 +1,108 @@
+"""An org that can place calls: made with the operators' own tool, `cualify`, as anybody would."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from cualify_local.environment import API, DIALER, SIMULATOR
+from cualify_local.stack import Stack, StackFailed
+
+ORG_NAME = "Asha Dental Clinic"
+TOP_UP_PAISE = 1_00_00_000
+"""₹1,00,000."""
+RATE_PAISE_PER_SEC = 10
+NUMBER = "+918012345678"
+FUNDED_WITHIN_SEC = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Seeded:
+    """What a customer of the stack needs."""
+
+    org_id: str
+    agent_id: str
+    api_key: str
+
+
+async def seed(stack: Stack, *, org_name: str = ORG_NAME, top_up_paise: int = TOP_UP_PAISE) -> Seeded:
+    """An org with a plan, a wallet, a number, an agent and a key. Returns when its money can be spent."""
+    provider_agent_id, org = await asyncio.gather(
+        _make_provider_agent(stack), cualify(stack, "orgs", "create", org_name)
+    )
+    org_id = str(org["id"])
+    made = await asyncio.gather(
+        cualify(
+            stack,
+            *("plan", org_id, "--plan", "growth", "--rate-paise-per-sec", str(RATE_PAISE_PER_SEC)),
+            *("--rate-limit-per-minute", str(stack.settings.rate_limit_per_minute)),
+            *("--max-concurrent-calls", str(stack.settings.max_concurrent_calls)),
+        ),
+        cualify(stack, "topup", org_id, str(top_up_paise), "--payment-id", f"first-{org_id}"),
+        cualify(stack, "numbers", "add", org_id, NUMBER),
+        cualify(stack, "agents", "create", org_id, "--name", "Front desk", "--provider-agent-id", provider_agent_id),
+        cualify(stack, "keys", "create", org_id),
+    )
+    agent, key = made[-2], made[-1]
+    seeded = Seeded(org_id=org_id, agent_id=str(agent["id"]), api_key=str(key["key"]))
+    await _until_funded(stack, seeded)
+    return seeded
+
+
+async def cualify(stack: Stack, *words: str) -> dict[str, Any]:
+    """Runs the `cualify` command against the stack; returns what it prints as JSON."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "cualify_api.cli",
+        "--json",
+        *words,
+        env=_environment(stack),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    if process.returncode != 0:
+        raise StackFailed(f"cualify {' '.join(words)} failed: {err.decode().strip() or out.decode().strip()}")
+    answer = json.loads(out)
+    return dict(answer) if isinstance(answer, dict) else {"data": answer}
+
+
+def _environment(stack: Stack) -> Mapping[str, str]:
+    return os.environ | {
+        "CUALIFY_URL": stack.addresses.url(API),
+        "CUALIFY_ADMIN_TOKEN": stack.secret.admin_token,
+    }
+
+
+async def _make_provider_agent(stack: Stack) -> str:
+    """The voice agent at the provider, whose callbacks come to the dialer."""
+    callback = f"{stack.addresses.url(DIALER)}/callbacks/bolna/{stack.secret.callback_token}"
+    body = {"agent_config": {"agent_name": "Front desk", "webhook_url": callback}}
+    headers = {"Authorization": f"Bearer {stack.secret.bolna_api_key}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as http,
+        http.post(stack.addresses.url(SIMULATOR) + "/v2/agent", json=body) as answer,
+    ):
+        made = await answer.json()
+    if answer.status != 201:
+        raise StackFailed(f"the simulator refused the agent: {made}")
+    return str(made["agent_id"])
+
+
+async def _until_funded(stack: Stack, seeded: Seeded) -> None:
+    """The top-up and the plan come to the api over Kafka: wait until its wallet and plan show them."""
+    headers = {"Authorization": f"Bearer {seeded.api_key}"}
+    url = stack.addresses.url(API)
+    async with aiohttp.ClientSession(headers=headers) as http, asyncio.timeout(FUNDED_WITHIN_SEC):
+        while True:
+            async with http.get(f"{url}/api/v1/wallet") as answer:
+                wallet = (await answer.json()).get("data", {})
+            if wallet.get("available_paise", 0) > 0 and wallet.get("plan"):
+                return
+            await asyncio.sleep(0.05)

@@ -1,0 +1,105 @@
+"""`kill -9` between two things that must agree: nobody is rung twice, nothing is lost, order per call is kept."""
+
+from collections import defaultdict
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from cualify_local.environment import API, BILLING, DIALER, DISPATCHER, SERVICES
+from cualify_local.kafka.broker import Kafka
+from cualify_local.postgres import Postgres
+from tests.support.platform import Platform, platform, until
+
+CRASHES = [
+    (DIALER, "dialer.attempt_committed", "failed", 0),
+    (DIALER, "dialer.provider_answered", "completed", 1),
+    (DIALER, "relay.acknowledged", "completed", 1),
+    (DIALER, "reads.call.requests.handled", "completed", 1),
+    (DIALER, "reads.call.requests.committed", "completed", 1),
+    (API, "relay.acknowledged", "completed", 1),
+    (API, "reads.call.events.handled", "completed", 1),
+    (API, "reads.call.events.committed", "completed", 1),
+    (API, "reads.wallet.events.committed", "completed", 1),
+    (BILLING, "reads.call.events.handled", "completed", 1),
+    (BILLING, "reads.call.events.committed", "completed", 1),
+    (BILLING, "relay.acknowledged", "completed", 1),
+    (DISPATCHER, "reads.customer.events.handled", "completed", 1),
+    (DISPATCHER, "reads.customer.events.committed", "completed", 1),
+]
+"""Where a process dies, once; how a call placed just before ends; how often the phone rings."""
+
+
+@pytest.mark.parametrize(("service", "point", "status", "rings"), CRASHES, ids=lambda value: str(value))
+async def test_killed_at_a_named_point_the_call_ends_once(
+    postgres: Postgres, kafka: Kafka, tmp_path: Path, service: str, point: str, status: str, rings: int
+) -> None:
+    done = tmp_path / "done"
+    done.mkdir()
+    settings = {"SETTLE_UNKNOWN_SEC": "2"} if point == "dialer.attempt_committed" else {}
+    async with platform(postgres, kafka, tmp_path / "stack", extra_env={DIALER: settings}) as cualify:
+        await strike(cualify, service, point, done)
+        placed = await cualify.place("+919990000142")
+        ended = await cualify.until_settled(placed["id"], within_sec=90)
+        assert (done / point).exists(), "the process died where it should"
+        assert (ended["status"], await cualify.rings("+919990000142")) == (status, rings)
+        assert ended["credits_debited_paise"] == (1420 if status == "completed" else 0)
+        await cualify.until_quiet()
+        await no_event_is_lost_or_out_of_order(cualify)
+        await money_adds_up(cualify)
+        last = "call.completed" if status == "completed" else "call.failed"
+
+        async def told() -> bool:
+            return any(r.call_id == placed["id"] and r.type == last for r in cualify.receiver.received)
+
+        await until(told, f"webhook {last}")
+
+
+async def strike(cualify: Platform, service: str, point: str, done: Path) -> None:
+    """Starts one service again, to die at a named point."""
+    await cualify.stack.stop(service)
+    environment = dict(cualify.stack.programs[service].env or {}) | {"FAULTS": point, "FAULTS_DONE_DIR": str(done)}
+    cualify.stack.resume(service, env=environment)
+    await cualify.stack.ready([service])
+
+
+async def no_event_is_lost_or_out_of_order(cualify: Platform) -> None:
+    """Per topic and key: sequences 1, 2, 3… with no gap, first occurrences in order; a repeat is the same event."""
+    for topic in ("call.requests", "call.events", "customer.events", "wallet.events", "call.artifacts"):
+        firsts: dict[UUID, list[int]] = defaultdict(list)
+        ids: dict[tuple[UUID, int], UUID] = {}
+        for event in await cualify.records(topic):
+            known = ids.setdefault((event.key, event.sequence), event.id)
+            assert known == event.id, f"{topic}: two events with one sequence"
+            if event.sequence not in firsts[event.key]:
+                firsts[event.key].append(event.sequence)
+        for key, sequences in firsts.items():
+            assert sequences == list(range(1, len(sequences) + 1)), f"{topic}: {key}"
+
+
+async def money_adds_up(cualify: Platform) -> None:
+    """The ledger sums to zero; the api's view of each wallet is billing's; nothing is held."""
+    assert (await cualify.query(BILLING, "SELECT coalesce(sum(amount_paise), 0) FROM entries"))[0][0] == 0
+    for row in await cualify.query(API, "SELECT org_id, granted, held FROM org_credit"):
+        [[balance]] = await cualify.query(
+            BILLING, "SELECT balance_paise FROM accounts WHERE name = $1", f"wallet:{row['org_id']}"
+        )
+        assert (row["granted"], row["held"]) == (balance, 0)
+
+
+async def test_a_call_survives_the_death_of_every_service_in_turn(
+    postgres: Postgres, kafka: Kafka, tmp_path: Path
+) -> None:
+    async with platform(postgres, kafka, tmp_path / "stack", simulator_speed=60.0) as cualify:
+        placed = [await cualify.place(f"+9199920000{n:02d}") for n in range(10, 20)]
+        for service in SERVICES:
+            cualify.stack.kill(service)
+        ended = [await cualify.until_settled(call["id"], within_sec=90) for call in placed]
+        assert {call["status"] for call in ended} == {"completed"}
+        for n in range(10, 20):
+            assert await cualify.rings(f"+9199920000{n:02d}") == 1
+        await cualify.stack.ready()
+        await cualify.until_quiet()
+        await no_event_is_lost_or_out_of_order(cualify)
+        await money_adds_up(cualify)
+        assert len([line for line in cualify.said if "died" in line]) >= len(SERVICES)
