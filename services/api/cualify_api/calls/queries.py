@@ -1,0 +1,335 @@
+"""Calls in the database. Every query on behalf of a customer begins with the org."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from cualify_api.calls.call import Call, TimelineEntry
+from cualify_shared.database import Connection, Pool, Row
+
+_COLUMNS: Final = """
+    id, org_id, agent_id, status, from_e164, to_e164, language, metadata, external_id, key_prefix, request_id,
+    created_at, earliest_at, latest_at, rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise, provider,
+    provider_call_id, provider_execution_id, attempt, started_at, ended_at, duration_sec, ended_by, ended_reason,
+    answered_by, llm_extracted_intent, llm_sentiment, llm_outcome, transcript_due, has_transcript, recording_due,
+    recording_url, debited_paise, terminal_at, end_told, customer_sequence
+"""
+
+GET = "SELECT" + _COLUMNS + "FROM calls WHERE org_id = $1 AND id = $2"
+
+GET_FOR_OPERATOR = "SELECT" + _COLUMNS + "FROM calls WHERE id = $1"
+
+
+async def get(connection: Connection, org_id: UUID, call_id: UUID) -> Call | None:
+    """An org's call; None also where it is another org's."""
+    return _maybe_call(await connection.fetchrow(GET, org_id, call_id))
+
+
+async def get_for_operator(connection: Connection, call_id: UUID) -> Call | None:
+    """Any call."""
+    return _maybe_call(await connection.fetchrow(GET_FOR_OPERATOR, call_id))
+
+
+TRANSCRIPT = """
+SELECT transcript
+FROM call_transcripts
+WHERE org_id = $1 AND call_id = $2
+"""
+
+
+async def transcript(connection: Connection, org_id: UUID, call_id: UUID) -> Any:
+    """What was said; None while nothing is known."""
+    return await connection.fetchval(TRANSCRIPT, org_id, call_id)
+
+
+TIMELINE = """
+SELECT call_id, org_id, source, sequence, type, at, data
+FROM call_events
+WHERE org_id = $1 AND call_id = $2
+ORDER BY source <> 'call.requests', at, sequence
+LIMIT 1000
+"""
+
+
+async def timeline(connection: Connection, org_id: UUID, call_id: UUID) -> list[TimelineEntry]:
+    """What happened to a call, oldest first."""
+    return [TimelineEntry(**row) for row in await connection.fetch(TIMELINE, org_id, call_id)]
+
+
+LIST = (
+    "SELECT"
+    + _COLUMNS
+    + """
+FROM calls
+WHERE org_id = $1
+ORDER BY created_at DESC, id DESC
+LIMIT $2 OFFSET $3
+"""
+)
+
+LIST_OF_STATUS = (
+    "SELECT"
+    + _COLUMNS
+    + """
+FROM calls
+WHERE org_id = $1 AND status = $4
+ORDER BY created_at DESC, id DESC
+LIMIT $2 OFFSET $3
+"""
+)
+
+TOTAL = """
+SELECT coalesce(sum(calls), 0)::bigint
+FROM call_counts
+WHERE org_id = $1 AND ($2::text IS NULL OR status = $2)
+"""
+
+
+async def listed(pool: Pool, org_id: UUID, *, limit: int, offset: int, status: str | None) -> tuple[list[Call], int]:
+    """One page of an org's calls, newest first, and how many there are in all, both of the same moment."""
+    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        total: int = await connection.fetchval(TOTAL, org_id, status)
+        if offset >= total:
+            return [], total
+        if status is None:
+            rows = await connection.fetch(LIST, org_id, limit, offset)
+        else:
+            rows = await connection.fetch(LIST_OF_STATUS, org_id, limit, offset, status)
+    return [call_of(row) for row in rows], total
+
+
+LOCK = "SELECT" + _COLUMNS + "FROM calls WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
+
+
+async def locked(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Call]:
+    """These calls, as far as they exist, locked in order of id until the transaction ends."""
+    return {row["id"]: call_of(row) for row in await connection.fetch(LOCK, sorted(set(ids)))}
+
+
+LOCK_UNTOLD = (
+    "SELECT"
+    + _COLUMNS
+    + """
+FROM calls
+WHERE terminal_at <= $1 AND NOT end_told
+ORDER BY terminal_at
+LIMIT $2
+FOR UPDATE SKIP LOCKED
+"""
+)
+
+
+async def locked_untold(connection: Connection, *, over_since: datetime, limit: int) -> list[Call]:
+    """Calls that ended so long ago, whose end is untold, locked; those that somebody else works on are left out."""
+    return [call_of(row) for row in await connection.fetch(LOCK_UNTOLD, over_since, limit)]
+
+
+ADD = """
+INSERT INTO calls (
+    id, org_id, agent_id, status, from_e164, to_e164, language, metadata, external_id, fingerprint, key_prefix,
+    request_id, created_at, earliest_at, latest_at, rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise,
+    provider, provider_call_id
+)
+SELECT *
+FROM unnest(
+    $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $9::text[],
+    $10::bytea[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::integer[],
+    $17::integer[], $18::integer[], $19::bigint[], $20::text[], $21::text[]
+)
+"""
+
+
+async def add(connection: Connection, calls: Sequence[Call], fingerprints: Sequence[bytes | None]) -> None:
+    """Inserts accepted calls."""
+    await connection.execute(
+        ADD,
+        [call.id for call in calls],
+        [call.org_id for call in calls],
+        [call.agent_id for call in calls],
+        [call.status for call in calls],
+        [call.from_e164 for call in calls],
+        [call.to_e164 for call in calls],
+        [call.language for call in calls],
+        [call.metadata for call in calls],
+        [call.external_id for call in calls],
+        fingerprints,
+        [call.key_prefix for call in calls],
+        [call.request_id for call in calls],
+        [call.created_at for call in calls],
+        [call.earliest_at for call in calls],
+        [call.latest_at for call in calls],
+        [call.rate_paise_per_sec for call in calls],
+        [call.pulse_sec for call in calls],
+        [call.max_duration_sec for call in calls],
+        [call.hold_paise for call in calls],
+        [call.provider for call in calls],
+        [call.provider_call_id for call in calls],
+    )
+
+
+CHANGE = """
+UPDATE calls AS c
+SET status = n.status,
+    attempt = n.attempt,
+    provider_call_id = n.provider_call_id,
+    provider_execution_id = n.provider_execution_id,
+    started_at = n.started_at,
+    ended_at = n.ended_at,
+    duration_sec = n.duration_sec,
+    ended_by = n.ended_by,
+    ended_reason = n.ended_reason,
+    answered_by = n.answered_by,
+    llm_extracted_intent = n.llm_extracted_intent,
+    llm_sentiment = n.llm_sentiment,
+    llm_outcome = n.llm_outcome,
+    transcript_due = n.transcript_due,
+    has_transcript = n.has_transcript,
+    recording_due = n.recording_due,
+    recording_url = n.recording_url,
+    debited_paise = n.debited_paise,
+    terminal_at = n.terminal_at,
+    end_told = n.end_told,
+    customer_sequence = n.customer_sequence
+FROM unnest(
+    $1::uuid[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::integer[],
+    $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[], $16::boolean[],
+    $17::boolean[], $18::text[], $19::bigint[], $20::timestamptz[], $21::boolean[], $22::integer[]
+) AS n (
+    id, status, attempt, provider_call_id, provider_execution_id, started_at, ended_at, duration_sec, ended_by,
+    ended_reason, answered_by, llm_extracted_intent, llm_sentiment, llm_outcome, transcript_due, has_transcript,
+    recording_due, recording_url, debited_paise, terminal_at, end_told, customer_sequence
+)
+WHERE c.id = n.id
+"""
+
+
+async def change(connection: Connection, calls: Sequence[Call]) -> None:
+    """Writes back calls that this transaction has locked."""
+    if not calls:
+        return
+    await connection.execute(
+        CHANGE,
+        [call.id for call in calls],
+        [call.status for call in calls],
+        [call.attempt for call in calls],
+        [call.provider_call_id for call in calls],
+        [call.provider_execution_id for call in calls],
+        [call.started_at for call in calls],
+        [call.ended_at for call in calls],
+        [call.duration_sec for call in calls],
+        [call.ended_by for call in calls],
+        [call.ended_reason for call in calls],
+        [call.answered_by for call in calls],
+        [call.llm_extracted_intent for call in calls],
+        [call.llm_sentiment for call in calls],
+        [call.llm_outcome for call in calls],
+        [call.transcript_due for call in calls],
+        [call.has_transcript for call in calls],
+        [call.recording_due for call in calls],
+        [call.recording_url for call in calls],
+        [call.debited_paise for call in calls],
+        [call.terminal_at for call in calls],
+        [call.end_told for call in calls],
+        [call.customer_sequence for call in calls],
+    )
+
+
+ADD_TO_TIMELINE = """
+INSERT INTO call_events (call_id, source, sequence, org_id, type, at, data)
+SELECT *
+FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::uuid[], $5::text[], $6::timestamptz[], $7::jsonb[])
+ON CONFLICT ON CONSTRAINT an_event_stands_once_in_the_timeline DO NOTHING
+"""
+
+
+async def add_to_timeline(connection: Connection, entries: Sequence[TimelineEntry]) -> None:
+    """Adds what is not there yet."""
+    if not entries:
+        return
+    await connection.execute(
+        ADD_TO_TIMELINE,
+        [entry.call_id for entry in entries],
+        [entry.source for entry in entries],
+        [entry.sequence for entry in entries],
+        [entry.org_id for entry in entries],
+        [entry.type for entry in entries],
+        [entry.at for entry in entries],
+        [entry.data for entry in entries],
+    )
+
+
+ADD_TRANSCRIPTS = """
+INSERT INTO call_transcripts (call_id, org_id, transcript)
+SELECT call_id, org_id, transcript::jsonb
+FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS t (call_id, org_id, transcript)
+ON CONFLICT (call_id) DO NOTHING
+"""
+
+
+async def add_transcripts(connection: Connection, said: Mapping[tuple[UUID, UUID], Any]) -> None:
+    """Keeps transcripts by (call, org); the first stays."""
+    if not said:
+        return
+    # As text: in a jsonb[] a list of lists would be taken for one array of two dimensions.
+    await connection.execute(
+        ADD_TRANSCRIPTS,
+        [call_id for call_id, _ in said],
+        [org_id for _, org_id in said],
+        [orjson.dumps(turns).decode() for turns in said.values()],
+    )
+
+
+COUNT = """
+INSERT INTO call_counts (org_id, status, calls)
+SELECT org_id, status, change
+FROM unnest($1::uuid[], $2::text[], $3::bigint[]) AS d (org_id, status, change)
+ORDER BY org_id, status
+ON CONFLICT (org_id, status) DO UPDATE SET calls = call_counts.calls + excluded.calls
+"""
+
+
+async def count(connection: Connection, moves: Iterable[tuple[UUID, str | None, str]]) -> None:
+    """Keeps the totals: for each call (its org, the status it leaves, the status it gets)."""
+    changes: Counter[tuple[UUID, str]] = Counter()
+    for org_id, left, entered in moves:
+        changes[org_id, entered] += 1
+        if left is not None:
+            changes[org_id, left] -= 1
+    real = [(org_id, status, change) for (org_id, status), change in changes.items() if change]
+    if real:
+        await connection.execute(COUNT, [r[0] for r in real], [r[1] for r in real], [r[2] for r in real])
+
+
+BY_EXTERNAL_ID = (
+    "SELECT fingerprint,"
+    + _COLUMNS
+    + """
+FROM calls
+WHERE (org_id, external_id) IN (SELECT * FROM unnest($1::uuid[], $2::text[]))
+"""
+)
+
+
+async def by_external_id(
+    connection: Connection, pairs: Sequence[tuple[UUID, str]]
+) -> dict[tuple[UUID, str], tuple[bytes | None, Call]]:
+    """Calls by (org, external_id), each with the fingerprint of the body that placed it."""
+    if not pairs:
+        return {}
+    rows = await connection.fetch(BY_EXTERNAL_ID, [org_id for org_id, _ in pairs], [one for _, one in pairs])
+    return {(row["org_id"], row["external_id"]): (row["fingerprint"], call_of(row)) for row in rows}
+
+
+def call_of(row: Row) -> Call:
+    """A row of `calls`."""
+    columns = dict(row)
+    columns.pop("fingerprint", None)
+    return Call(**columns)
+
+
+def _maybe_call(row: Row | None) -> Call | None:
+    return None if row is None else call_of(row)

@@ -1,0 +1,45 @@
+"""`/api/v1/wallet`: what an org can spend. `/api/v1/ledger`: billing's entries."""
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cualify_api.wallet import queries
+from cualify_api.web.auth import caller
+from cualify_api.web.errors import json
+from cualify_api.web.paging import LIMIT, MOST, whole_number, wrong_parameter
+from cualify_api.web.upstream import Upstream
+from cualify_shared.database import Pool
+
+LONGEST_CURSOR = 500
+
+
+def wallet_routes(pool: Pool, billing: Upstream) -> APIRouter:
+    """The routes of an org's money."""
+    router = APIRouter()
+
+    @router.get("/api/v1/wallet")
+    async def get_wallet(request: Request) -> Response:
+        row = await queries.credit(pool, caller(request).org_id)
+        granted, held = (row["granted"], row["held"]) if row else (0, 0)
+        return json({"data": {"balance_paise": granted, "held_paise": held, "available_paise": granted - held}})
+
+    @router.get("/api/v1/ledger")
+    async def get_ledger(request: Request) -> Response:
+        limit = whole_number(request, "limit", default=LIMIT, least=1, most=MOST)
+        params = {"limit": str(limit), **_cursor(request)}
+        _, content = await billing.ask("GET", f"/internal/orgs/{caller(request).org_id}/ledger", params=params)
+        following = content.get("next")
+        pagination = {"limit": limit, "next_cursor": following, "has_more": following is not None}
+        return json({"data": content.get("data", []), "pagination": pagination})
+
+    return router
+
+
+def _cursor(request: Request) -> dict[str, str]:
+    cursor = request.query_params.get("cursor")
+    if cursor is None:
+        return {}
+    if not 1 <= len(cursor) <= LONGEST_CURSOR:
+        raise wrong_parameter("cursor", "cursor must be the next_cursor of an earlier answer")
+    return {"before": cursor}

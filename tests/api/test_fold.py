@@ -1,0 +1,86 @@
+"""The fold alone: in whatever order facts come, and however often, the call ends the same."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import cast
+from uuid import UUID
+
+from hypothesis import given, settings, strategies
+
+from cualify_api.calls.call import Call
+from cualify_api.calls.fold import Fact, fold, told_late
+from cualify_shared.ids import new_id
+from tests.api.world import AT, Org, debited, left_behind, life
+
+ORG = Org(new_id(), str(new_id()), "")
+CALL = Call(
+    id=new_id(),
+    org_id=ORG.id,
+    agent_id=UUID(ORG.agent_id),
+    status="queued",
+    from_e164=None,
+    to_e164="+919812345678",
+    language="hi-IN",
+    metadata={},
+    external_id=None,
+    key_prefix="abc12345",
+    request_id="req_1",
+    created_at=AT,
+    earliest_at=None,
+    latest_at=AT + timedelta(minutes=15),
+    rate_paise_per_sec=10,
+    pulse_sec=1,
+    max_duration_sec=300,
+    hold_paise=3000,
+    provider="bolna",
+    provider_call_id="boln_x",
+)
+FACTS = [
+    cast("Fact", event.data) for event in [*life(ORG, CALL.id), *left_behind(ORG, CALL.id), debited(ORG, CALL.id, 1420)]
+]
+
+
+def folded(facts: list[Fact]) -> tuple[Call, list[str]]:
+    call, told = CALL, list[str]()
+    for fact in facts:
+        step = fold(call, fact, at=AT)
+        call = step.call
+        told += [step.tell] if step.tell else []
+    return call, told
+
+
+@given(strategies.permutations(FACTS * 2))
+@settings(max_examples=300, deadline=None)
+def test_any_order_and_any_repeats_end_the_same(facts: list[Fact]) -> None:
+    call, told = folded(facts)
+    assert replace(call, customer_sequence=0) == replace(folded(FACTS)[0], customer_sequence=0)
+    assert told.count("call.completed") == 1
+    assert len(told) == len(set(told)) == call.customer_sequence
+
+
+@given(strategies.permutations(FACTS), strategies.integers(0, len(FACTS)))
+@settings(max_examples=300, deadline=None)
+def test_told_late_or_in_time_the_end_is_told_once(facts: list[Fact], when: int) -> None:
+    early, _ = folded(facts[:when])
+    late = told_late(early)
+    call, told = late.call, [late.tell] if late.tell else []
+    for fact in facts[when:]:
+        step = fold(call, fact, at=AT)
+        call = step.call
+        told += [step.tell] if step.tell else []
+    assert told_late(call).tell is None
+    assert told.count("call.completed") == (0 if early.end_told else 1)
+    assert replace(call, customer_sequence=0) == replace(folded(FACTS)[0], customer_sequence=0)
+
+
+def test_the_status_never_falls() -> None:
+    over, _ = folded(FACTS)
+    for fact in FACTS:
+        assert fold(over, fact, at=AT) == fold(over, fact, at=AT + timedelta(hours=1))
+        assert fold(over, fact, at=AT).call == over
+
+
+def test_a_second_attempt_is_shown_under_its_own_reference() -> None:
+    first, second = FACTS[0], FACTS[0].model_copy(update={"attempt": 2, "provider_call_id": "boln_x_2"})
+    for facts in ([first, second], [second, first]):
+        assert folded(facts)[0].provider_call_id == "boln_x_2"

@@ -1,0 +1,99 @@
+"""What belongs to another service is asked of it: its answers and its refusals come through, its absence is a 502."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest_asyncio
+from aiohttp import web
+
+from tests.api.world import ADMIN, Org, World, running
+
+
+class Neighbour:
+    """A service that answers what it is told to, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, Any, str | None]] = []
+        self.status = 200
+        self.body: dict[str, Any] = {"data": []}
+
+    async def answer(self, request: web.Request) -> web.Response:
+        body = await request.json() if request.can_read_body else None
+        self.asked.append((request.method, request.path_qs, body, request.headers.get("Authorization")))
+        return web.json_response(self.body, status=self.status)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def neighbour() -> AsyncIterator[tuple[Neighbour, str]]:
+    made, app = Neighbour(), web.Application()
+    app.router.add_route("*", "/{path:.*}", made.answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield made, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_webhooks_are_registered_listed_and_removed_at_the_dispatcher(
+    lasting: World, caller: Org, neighbour: tuple[Neighbour, str]
+) -> None:
+    there, url = neighbour
+    async with running(lasting.pool, webhook_dispatcher_url=url) as world:
+        there.status, there.body = 201, {"data": {"id": "1"}, "secret": "s"}
+        wanted = {"url": "https://your-app.com/cualify-webhook", "events": ["call.completed", "call.failed"]}
+        answer = await world.ask("POST", "/api/v1/webhooks", json=wanted, headers=caller.auth)
+        assert (answer.status, answer.body) == (201, {"data": {"id": "1"}, "secret": "s"})
+        there.status, endpoint_id = 200, uuid4()
+        await world.ask("GET", "/api/v1/webhooks?limit=7", headers=caller.auth)
+        await world.ask("DELETE", f"/api/v1/webhooks/{endpoint_id}", headers=caller.auth)
+        root, token = f"/internal/orgs/{caller.id}/endpoints", "Bearer internal-token"
+        assert there.asked == [
+            ("POST", root, wanted, token),
+            ("GET", f"{root}?limit=7&offset=0", None, token),
+            ("DELETE", f"{root}/{endpoint_id}", None, token),
+        ]
+
+
+async def test_a_neighbours_refusal_comes_through_and_its_failure_is_a_502(
+    lasting: World, caller: Org, neighbour: tuple[Neighbour, str]
+) -> None:
+    there, url = neighbour
+    async with running(lasting.pool, webhook_dispatcher_url=url) as world:
+        for status, code, seen in (
+            (404, "not_found", 404),
+            (400, "invalid_request", 400),
+            (500, "internal_error", 502),
+        ):
+            there.status, there.body = status, {"error": {"code": code, "message": "m", "param": "url"}}
+            answer = await world.ask("DELETE", f"/api/v1/webhooks/{uuid4()}", headers=caller.auth)
+            assert answer.status == seen
+            assert answer.body["error"]["request_id"] == answer.headers["X-Request-Id"]
+            assert answer.body["error"]["code"] == ("upstream_error" if seen == 502 else code)
+
+
+async def test_a_webhook_for_an_unknown_event_is_refused_here(lasting: World, caller: Org) -> None:
+    body = {"url": "https://a.example", "events": ["call.exploded"]}
+    answer = await lasting.ask("POST", "/api/v1/webhooks", json=body, headers=caller.auth)
+    assert (answer.status, answer.body["error"]["param"]) == (400, "events.0")
+
+
+async def test_operators_reach_billing_and_the_dead_letters(
+    lasting: World, caller: Org, neighbour: tuple[Neighbour, str]
+) -> None:
+    there, url = neighbour
+    async with running(lasting.pool, billing_url=url, dialer_url=url) as world:
+        there.body = {"data": [], "next": "c2"}
+        await world.admin("PUT", f"/orgs/{caller.id}/plan", {"plan": "growth"})
+        await world.admin("POST", f"/orgs/{caller.id}/credits", {"payment_id": "p"})
+        await world.admin("POST", "/services/dialer/dead-letters/7/redrive", {})
+        ledger = await world.ask("GET", "/api/v1/ledger?limit=5&cursor=c1", headers=caller.auth)
+        assert ledger.body["pagination"] == {"limit": 5, "next_cursor": "c2", "has_more": True}
+        assert [one[1] for one in there.asked] == [
+            f"/internal/orgs/{caller.id}/plan",
+            f"/internal/orgs/{caller.id}/credits",
+            "/internal/dead-letters/7/redrive",
+            f"/internal/orgs/{caller.id}/ledger?limit=5&before=c1",
+        ]
+        unknown = await world.ask("POST", f"/admin/v1/orgs/{uuid4()}/credits", json={}, headers=ADMIN)
+        assert unknown.status == 404
