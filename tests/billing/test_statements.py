@@ -1,0 +1,27 @@
+"""Every SQL statement of billing is one that the migrated schema understands."""
+
+import re
+from types import ModuleType
+
+import pytest
+
+from cualify_billing import ledger, plans, queries, reconcile
+from cualify_shared.database import Pool
+
+STARTS = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b")
+
+
+def statements(module: ModuleType) -> list[tuple[str, str]]:
+    return [
+        (f"{module.__name__}.{name}", value)
+        for name, value in vars(module).items()
+        if name.isupper() and isinstance(value, str) and STARTS.match(value)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "statement"), [found for module in (ledger, plans, queries, reconcile) for found in statements(module)]
+)
+async def test_a_statement_can_be_prepared(untouched_pool: Pool, name: str, statement: str) -> None:
+    async with untouched_pool.acquire() as connection:
+        assert await connection.prepare(statement), name
