@@ -1,0 +1,290 @@
+"""What became of a call: one pure function folds everything that is learnt, from whichever of the three sources.
+
+An answer to our request, a callback, and a look-up may come in any order, repeatedly, or never. So `fold` only ever
+moves forward, ends a call once, and after its end changes nothing. Its rules:
+
+- A last status in a callback is a hint: callbacks are unsigned. It makes the look-up due, which ends the call.
+- A status unheard of, a 404, and silence end nothing by themselves. An attempt of which nobody knows whether it rang is
+  parked, after a settling time and enough complete searches, as `outcome_unknown`; it is never asked for again.
+- `completed` does not prove a conversation. With talking time it is `call.completed`; with 0 s it is `call.completed`
+  of 0 s where the callee was seen to answer, else `call.failed` with `no_conversation`.
+- A call that was talked on has its `call.in_progress` and its facts before its end, also where no callback ever came.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import assert_never
+
+from cualify_dialer import facts
+from cualify_dialer.facts import End
+from cualify_dialer.model import (
+    Answered,
+    Attempt,
+    AttemptState,
+    Begun,
+    Call,
+    CallState,
+    CancelWanted,
+    GivenUp,
+    Heard,
+    Learnt,
+    LookedUp,
+    Pace,
+)
+from cualify_dialer.providers import (
+    Accepted,
+    Found,
+    Missing,
+    NotSent,
+    Phase,
+    Refused,
+    Snapshot,
+    Throttled,
+    Unclear,
+    Unknown,
+)
+from cualify_shared.events.model import EventData
+
+
+class Alarm(StrEnum):
+    """What must not happen, and is to be told to somebody when it does."""
+
+    OUTCOME_UNKNOWN = "outcome_unknown"
+    SECOND_EXECUTION = "second_execution"
+    LATE_NEWS = "late_news"
+
+
+NOT_BY_THE_PROVIDER = frozenset({"refused", "throttled", "not_sent", "outcome_unknown"})
+"""Results after which the provider must have nothing to say any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A call after something was learnt, and what is to be told of it, in this order."""
+
+    call: Call
+    told: tuple[EventData, ...] = ()
+    alarms: tuple[Alarm, ...] = ()
+
+
+def fold(call: Call, learnt: Learnt, *, now: datetime, pace: Pace) -> Step:
+    """Folds one thing into a call."""
+    match learnt:
+        case Begun():
+            return _begun(call, learnt) if call.waits else Step(call)
+        case GivenUp(reason):
+            return _ended(call, End(status="failed", reason=reason, ended_at=now)) if call.waits else Step(call)
+        case CancelWanted(at):
+            return _cancel_wanted(call, at, now=now)
+        case Answered() | Heard() | LookedUp():
+            attempt = call.attempt(learnt.number)
+            if attempt is None:
+                return Step(call)
+            if not attempt.is_open:
+                return Step(call, alarms=_late_alarms(attempt, learnt))
+            return _of_attempt(call, attempt, learnt, now=now, pace=pace)
+        case _:
+            assert_never(learnt)
+
+
+def _of_attempt(
+    call: Call, attempt: Attempt, learnt: Answered | Heard | LookedUp, *, now: datetime, pace: Pace
+) -> Step:
+    match learnt:
+        case Answered():
+            return _answered(call, attempt, learnt, now=now, pace=pace)
+        case Heard(snapshot=snapshot):
+            return _heard(call, attempt, snapshot, now=now)
+        case LookedUp():
+            return _looked_up(call, attempt, learnt, now=now, pace=pace)
+        case _:
+            assert_never(learnt)
+
+
+def _begun(call: Call, begun: Begun) -> Step:
+    attempt = Attempt(
+        number=len(call.attempts) + 1,
+        ref=begun.ref,
+        state=AttemptState.ASKING,
+        asked_at=begun.asked_at,
+        look_up_at=begun.asking_until,
+    )
+    call = replace(call, state=CallState.OPEN, attempts=(*call.attempts, attempt))
+    return Step(call, (facts.dialing(call, attempt),))
+
+
+def _cancel_wanted(call: Call, at: datetime, *, now: datetime) -> Step:
+    if call.state is CallState.ENDED:
+        return Step(call)
+    call = replace(call, cancel_requested_at=call.cancel_requested_at or at)
+    return _ended(call, _canceled(now)) if call.waits else Step(call)
+
+
+def _answered(call: Call, attempt: Attempt, learnt: Answered, *, now: datetime, pace: Pace) -> Step:
+    """Our own request's answer. Once the provider has spoken of the execution itself, a no is no longer believed."""
+    match learnt.answer:
+        case Accepted(execution_id):
+            return _accepted(call, attempt, execution_id, now=now, pace=pace)
+        case Unknown():
+            if attempt.state is not AttemptState.ASKING:
+                return Step(call)
+            soon = now + timedelta(seconds=min(pace.look_up_soon_sec, pace.look_up_every_sec))
+            return Step(_with(call, replace(attempt, state=AttemptState.UNKNOWN, look_up_at=soon)))
+        case Refused() | Throttled() | NotSent() if attempt.execution_id is not None:
+            return Step(call, alarms=(Alarm.LATE_NEWS,))
+        case Refused():
+            call = _with(call, _closed(attempt, "refused", now))
+            return _ended(call, End(status="failed", reason="provider_refused", ended_at=now, ended_by="provider"))
+        case Throttled(retry_after_sec):
+            return _again(call, _closed(attempt, "throttled", now), retry_after_sec or 0.0, now=now, pace=pace)
+        case NotSent():
+            return _again(call, _closed(attempt, "not_sent", now), 0.0, now=now, pace=pace)
+        case _:
+            assert_never(learnt.answer)
+
+
+def _accepted(call: Call, attempt: Attempt, execution_id: str, *, now: datetime, pace: Pace) -> Step:
+    if attempt.execution_id is not None:
+        return Step(call, alarms=() if attempt.execution_id == execution_id else (Alarm.SECOND_EXECUTION,))
+    next_look = now + timedelta(seconds=pace.look_up_every_sec)
+    return Step(_with(call, replace(_adopted(attempt, execution_id), look_up_at=next_look)))
+
+
+def _again(call: Call, attempt: Attempt, at_least_sec: float, *, now: datetime, pace: Pace) -> Step:
+    """Nobody was rung: back into the queue, under a new number, until `latest_at`."""
+    call = _with(call, attempt)
+    if call.cancel_requested_at is not None:
+        return _ended(call, _canceled(now))
+    if attempt.number >= pace.attempts_limit:
+        return _ended(call, End(status="failed", reason="provider_unavailable", ended_at=now, ended_by="provider"))
+    pause_sec = pace.again_after_sec[min(attempt.number, len(pace.again_after_sec)) - 1]
+    next_at = now + timedelta(seconds=max(pause_sec, at_least_sec))
+    return Step(replace(call, state=CallState.QUEUED, next_at=next_at))
+
+
+def _heard(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
+    if attempt.execution_id not in (None, snapshot.execution_id):
+        return Step(call, alarms=(Alarm.SECOND_EXECUTION,))
+    attempt = _adopted(attempt, snapshot.execution_id)
+    if snapshot.is_last:
+        return Step(_with(call, replace(attempt, look_up_at=min(now, attempt.look_up_at))))
+    return _advanced(call, attempt, snapshot, now=now)
+
+
+def _looked_up(call: Call, attempt: Attempt, learnt: LookedUp, *, now: datetime, pace: Pace) -> Step:
+    if attempt.state is AttemptState.ASKING:
+        attempt = replace(attempt, state=AttemptState.UNKNOWN)
+    is_newest = attempt.look_up_at == learnt.leased_until
+    if is_newest:
+        attempt = replace(attempt, look_up_at=now + timedelta(seconds=pace.look_up_every_sec))
+    match learnt.look:
+        case Found(snapshot, others):
+            step = _found(call, attempt, snapshot, now=now)
+            return replace(step, alarms=(*step.alarms, *(Alarm.SECOND_EXECUTION for _ in others)))
+        case Missing():
+            return _missing(call, attempt, is_newest=is_newest, now=now, pace=pace)
+        case Unclear():
+            return Step(_with(call, attempt))
+        case _:
+            assert_never(learnt.look)
+
+
+def _found(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
+    is_another = attempt.execution_id not in (None, snapshot.execution_id)
+    if is_another or snapshot.ref not in (None, attempt.ref):
+        return Step(_with(call, attempt), alarms=(Alarm.SECOND_EXECUTION,) if is_another else ())
+    attempt = replace(_adopted(attempt, snapshot.execution_id), empty_looks=0)
+    if snapshot.is_last:
+        return _ended_by_provider(call, attempt, snapshot, now=now)
+    return _advanced(call, attempt, snapshot, now=now)
+
+
+def _missing(call: Call, attempt: Attempt, *, is_newest: bool, now: datetime, pace: Pace) -> Step:
+    """The provider has nothing of it. That proves little at once, and still not everything after the settling time."""
+    attempt = replace(attempt, empty_looks=attempt.empty_looks + is_newest)
+    settled = now - attempt.asked_at >= timedelta(seconds=pace.settle_unknown_sec)
+    if not settled or attempt.empty_looks < pace.empty_looks_enough:
+        return Step(_with(call, attempt))
+    call = _with(call, _closed(attempt, "outcome_unknown", now))
+    step = _ended(call, End(status="failed", reason="outcome_unknown", ended_at=now))
+    return replace(step, alarms=(Alarm.OUTCOME_UNKNOWN,))
+
+
+def _advanced(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
+    """The execution goes on. A status that comes late moves nothing back."""
+    told: list[EventData] = []
+    at = facts.plausible(snapshot.updated_at, attempt, now=now)
+    attempt = replace(attempt, provider_status=snapshot.status)
+    if snapshot.phase is Phase.IN_PROGRESS:
+        if attempt.started_at is None:
+            started_at = min(at, attempt.disconnected_at or at)
+            attempt = replace(_at_least(attempt, AttemptState.IN_PROGRESS), started_at=started_at)
+            told.append(facts.in_progress(call, attempt, started_at=started_at))
+        attempt, heard = _with_facts(call, attempt, snapshot, now=now)
+        told += heard
+    if snapshot.phase is Phase.DISCONNECTED and attempt.disconnected_at is None:
+        attempt = replace(_at_least(attempt, AttemptState.DISCONNECTED), disconnected_at=at)
+    return Step(_with(call, attempt), tuple(told))
+
+
+def _ended_by_provider(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
+    """The end, with everything before it that never came: the answer, the facts; and what the call left behind."""
+    status, reason = facts.status_of(snapshot, was_answered=attempt.started_at is not None)
+    ended_at = facts.ended_at(snapshot, attempt, now=now)
+    started_at = facts.started_at(snapshot, attempt, ended=ended_at, now=now)
+    ended_at = max(ended_at, started_at or ended_at)
+    told: list[EventData] = []
+    if started_at is not None and attempt.started_at is None:
+        told.append(facts.in_progress(call, attempt, started_at=started_at))
+    attempt = replace(attempt, started_at=started_at, provider_status=snapshot.status)
+    attempt, heard = _with_facts(call, attempt, snapshot, now=now)
+    end = End(status=status, reason=reason, ended_at=ended_at, ended_by=snapshot.ended_by, snapshot=snapshot)
+    step = _ended(_with(call, _closed(attempt, reason, ended_at)), end)
+    return replace(step, told=(*told, *heard, *step.told))
+
+
+def _with_facts(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> tuple[Attempt, list[EventData]]:
+    """Each fact once, by its tool's id."""
+    new = {fact.tool_id: fact for fact in snapshot.facts if fact.tool_id not in attempt.told}
+    return replace(attempt, told=attempt.told.union(new)), facts.told(call, new.values(), now=now)
+
+
+def _ended(call: Call, end: End) -> Step:
+    """Exactly once: nothing folds into a call that has ended."""
+    event = facts.ended(call, end)
+    call = replace(call, state=CallState.ENDED, status=end.status, ended_reason=end.reason, ended_at=end.ended_at)
+    return Step(call, (*facts.artifacts(call, end.snapshot), event))
+
+
+def _canceled(now: datetime) -> End:
+    return End(status="canceled", reason="canceled", ended_at=now, ended_by="customer")
+
+
+def _closed(attempt: Attempt, result: str, at: datetime) -> Attempt:
+    return replace(attempt, state=AttemptState.ENDED, result=result, ended_at=at)
+
+
+def _adopted(attempt: Attempt, execution_id: str) -> Attempt:
+    return replace(_at_least(attempt, AttemptState.ACCEPTED), execution_id=execution_id)
+
+
+def _at_least(attempt: Attempt, state: AttemptState) -> Attempt:
+    return replace(attempt, state=state) if state.rank > attempt.state.rank else attempt
+
+
+def _with(call: Call, attempt: Attempt) -> Call:
+    others: Sequence[Attempt] = [one for one in call.attempts if one.number != attempt.number]
+    return replace(call, attempts=tuple(sorted((*others, attempt), key=lambda one: one.number)))
+
+
+def _late_alarms(attempt: Attempt, learnt: Answered | Heard | LookedUp) -> tuple[Alarm, ...]:
+    """News of an attempt that we had closed ourselves: perhaps somebody was rung after all."""
+    if attempt.result not in NOT_BY_THE_PROVIDER:
+        return ()
+    match learnt:
+        case Heard() | Answered(answer=Accepted()) | LookedUp(look=Found()):
+            return (Alarm.LATE_NEWS,)
+        case _:
+            return ()

@@ -1,0 +1,170 @@
+"""What a telephony provider is to the dialer: it is asked once, it can be asked what happened, and it tells by itself.
+
+`Answer` is the whole point: of a request to ring somebody we know that it was taken, that it was not, or that we don't
+know. Only an adapter may say which, and it says `Unknown` whenever bytes may have left.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Protocol, TypeAlias
+
+from cualify_shared.events.call import TranscriptTurn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One attempt as the provider is to know it. `ref` comes back in everything that the provider says of it."""
+
+    ref: str
+    agent_id: str
+    to_e164: str
+    from_e164: str | None
+    asked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The provider took the call, under this id."""
+
+    execution_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nobody is rung, and asking again would change nothing."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """Nobody is rung; the provider wants to be asked later."""
+
+    retry_after_sec: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """Not one byte of the request left: nobody is rung."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Somebody may be rung. Never ask again; look it up."""
+
+    why: str
+
+
+Answer: TypeAlias = Accepted | Refused | Throttled | NotSent | Unknown
+
+
+class Phase(StrEnum):
+    """Where a call stands at the provider, in our words."""
+
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    DISCONNECTED = "disconnected"
+    """The line dropped; what was said is still being worked on. Not an end."""
+    COMPLETED = "completed"
+    NO_ANSWER = "no_answer"
+    BUSY = "busy"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    ERROR = "error"
+    BALANCE_LOW = "balance_low"
+    UNHEARD_OF = "unheard_of"
+    """A status that nobody has documented. It is kept and means nothing."""
+
+
+LAST_PHASES = frozenset(
+    {Phase.COMPLETED, Phase.NO_ANSWER, Phase.BUSY, Phase.FAILED, Phase.CANCELED, Phase.ERROR, Phase.BALANCE_LOW}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolFact:
+    """Something the agent told us in mid-conversation. `tool_id` is unique within the attempt."""
+
+    tool_id: str
+    type: str
+    at: datetime | None
+    intent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """An execution as the provider showed it at one moment."""
+
+    execution_id: str
+    ref: str | None
+    phase: Phase
+    status: str
+    """The provider's own word."""
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    initiated_at: datetime | None = None
+    talked_sec: Decimal = Decimal(0)
+    ended_by: str | None = None
+    answered_by: str | None = None
+    transcript: tuple[TranscriptTurn, ...] = ()
+    recording_url: str | None = None
+    intent: str | None = None
+    sentiment: str | None = None
+    outcome: str | None = None
+    facts: tuple[ToolFact, ...] = ()
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing follows at the provider."""
+        return self.phase in LAST_PHASES
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`others` are further executions of the same attempt: there must never be one."""
+
+    snapshot: Snapshot
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The provider answered completely, and has nothing of the kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """The provider could not be asked, or its answer not be understood; nothing follows from it."""
+
+    why: str
+
+
+LookUp: TypeAlias = Found | Missing | Unclear
+
+
+class Provider(Protocol):
+    """One telephony provider."""
+
+    @property
+    def name(self) -> str:
+        """As events call it: `bolna`."""
+
+    @property
+    def ref_prefix(self) -> str:
+        """What our references start with there: `boln`."""
+
+    async def place(self, order: Order) -> Answer:
+        """Asks once to ring somebody. Never raises but for cancellation, never sends anything twice."""
+
+    async def read(self, execution_id: str) -> LookUp:
+        """One execution by the provider's id."""
+
+    async def find(self, order: Order, *, now: datetime) -> LookUp:
+        """The execution of an order whose answer we never got, by our reference."""
+
+    def heard(self, body: bytes) -> Snapshot | None:
+        """What a callback's body says; None if it is not about a call."""

@@ -1,0 +1,268 @@
+"""Calls on a real database: claimed once, asked for once, ended once, whatever dies in between."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+
+import orjson
+
+from cualify_dialer.model import AttemptState, CallState
+from cualify_dialer.providers import Accepted, Phase, Refused, Snapshot, Throttled, Unknown
+from cualify_shared.clock import now as utc_now
+from cualify_shared.events.call import CallCompleted, CallFailed
+from cualify_shared.ids import new_id
+from tests.dialer.support import Dialer, ScriptedProvider, a_request, a_snapshot, a_wish
+
+MakeDialer = Callable[..., Dialer]
+
+
+def completed(ref: str, execution_id: str = "ex-1") -> Snapshot:
+    return replace(
+        a_snapshot(Phase.COMPLETED, ref=ref, execution_id=execution_id),
+        talked_sec=Decimal(60),
+        recording_url="https://recordings.example/1",
+    )
+
+
+def said(status: str, *, ref: str | None, execution_id: str = "ex-1", **more: object) -> bytes:
+    return orjson.dumps(
+        {
+            "id": execution_id,
+            "status": status,
+            "context_details": {"recipient_data": {"cualify_ref": ref} if ref else None},
+            **more,
+        }
+    )
+
+
+async def test_a_call_is_asked_for_once_and_ends_by_the_look_up(dialer: Dialer, provider: ScriptedProvider) -> None:
+    request = a_request()
+    ref = request.provider_call_id
+    provider.answers = [Accepted("ex-1")]
+    await dialer.consume(request)
+    await dialer.dial()
+    await dialer.hear(said("in-progress", ref=ref), said("completed", ref=ref, conversation_duration=3600))
+    assert await dialer.names(request.call_id) == ["call.dialing", "call.in_progress"]
+    provider.executions["ex-1"] = completed(ref)
+    assert await dialer.recover() == 1
+    end = await dialer.end(request.call_id)
+    assert isinstance(end, CallCompleted)
+    assert end.duration_sec == 60, "as it was read back, not as the callback had it"
+    assert [order.ref for order in provider.placed] == [ref]
+    assert await dialer.recover() == 0
+
+
+async def test_replaying_call_requests_changes_nothing(dialer: Dialer, provider: ScriptedProvider) -> None:
+    request, other = a_request(), a_request(to_e164="+919990000101")
+    provider.answers = [Refused("400"), Accepted("ex-1")]
+    for _ in range(3):
+        await dialer.consume(request, other, request, a_wish(other))
+        await dialer.dial()
+    assert len(provider.placed) == 1
+    assert await dialer.names(request.call_id) == ["call.dialing", "call.failed"]
+    assert await dialer.names(other.call_id) == ["call.failed"]
+
+
+async def test_a_cancellation_before_its_call_is_not_lost(dialer: Dialer, provider: ScriptedProvider) -> None:
+    request = a_request()
+    await dialer.consume(a_wish(request))
+    await dialer.consume(request)
+    await dialer.dial()
+    end = await dialer.end(request.call_id)
+    assert isinstance(end, CallFailed)
+    assert (end.status, end.attempts, provider.placed) == ("canceled", 0, [])
+
+
+async def test_a_call_that_waited_too_long_is_never_dialed_also_when_all_lines_are_busy(
+    make_dialer: MakeDialer, provider: ScriptedProvider
+) -> None:
+    dialer = make_dialer(lines=1)
+    busy, late = a_request(), a_request(to_e164="+919990000101", latest_at=utc_now() + timedelta(seconds=0.05))
+    await dialer.consume(busy)
+    await dialer.dial()
+    await dialer.consume(late)
+    await asyncio.sleep(0.06)
+    await dialer.dial()
+    end = await dialer.end(late.call_id)
+    assert isinstance(end, CallFailed)
+    assert (end.ended_reason, end.attempts, len(provider.placed)) == ("expired", 0, 1)
+
+
+async def test_a_provider_that_nobody_configured_ends_the_call(dialer: Dialer) -> None:
+    request = a_request(provider="twilio")
+    await dialer.consume(request)
+    await dialer.dial()
+    end = await dialer.end(request.call_id)
+    assert isinstance(end, CallFailed)
+    assert end.ended_reason == "provider_not_configured"
+
+
+async def test_a_number_is_rung_by_one_attempt_at_a_time(dialer: Dialer, provider: ScriptedProvider) -> None:
+    first, second = a_request(), a_request()
+    provider.answers = [Unknown("TimeoutError")]
+    await dialer.consume(first, second)
+    await dialer.dial()
+    await dialer.dial()
+    assert [order.ref for order in provider.placed] == [first.provider_call_id], "an unknown outcome holds the number"
+    provider.executions["ex-1"] = completed(first.provider_call_id)
+    await dialer.make_due()
+    await dialer.recover()
+    await dialer.dial()
+    assert [order.ref for order in provider.placed] == [first.provider_call_id, second.provider_call_id]
+
+
+async def test_no_more_calls_are_open_than_there_are_lines(make_dialer: MakeDialer, provider: ScriptedProvider) -> None:
+    dialer = make_dialer(lines=3)
+    await dialer.consume(*(a_request(to_e164=f"+91999000{n:04d}") for n in range(10)))
+    await dialer.dial()
+    await dialer.dial()
+    assert len(provider.placed) == 3
+
+
+async def test_the_lines_are_shared_among_orgs_whoever_queued_first(
+    make_dialer: MakeDialer, provider: ScriptedProvider
+) -> None:
+    dialer = make_dialer(lines=6)
+    long_ago, orgs = utc_now() - timedelta(minutes=5), [new_id(), new_id(), new_id()]
+    flood = [a_request(org_id=orgs[0], to_e164=f"+91999000{n:04d}", requested_at=long_ago) for n in range(50)]
+    few = [a_request(org_id=org, to_e164=f"+91999100{n:04d}") for n, org in enumerate(orgs[1:] * 2)]
+    await dialer.consume(*flood)
+    await dialer.consume(*few)
+    asked = [await dialer.dial(1) for _ in range(6)]
+    assert Counter(one.org_id for batch in asked for one in batch) == dict.fromkeys(orgs, 2)
+
+
+async def test_two_replicas_at_once_claim_each_job_once(make_dialer: MakeDialer, provider: ScriptedProvider) -> None:
+    one, two = make_dialer(), make_dialer()
+    requests = [a_request(to_e164=f"+91999000{n:04d}") for n in range(60)]
+    await one.consume(*requests)
+    await asyncio.gather(*(replica.dial(10) for replica in (one, two) for _ in range(4)))
+    assert sorted(order.ref for order in provider.placed) == sorted(request.provider_call_id for request in requests)
+
+
+async def test_a_crash_before_the_request_left_or_before_its_answer_was_recorded_never_asks_again(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    sent, not_sent = a_request(), a_request(to_e164="+919990000101")
+    await dialer.consume(sent, not_sent)
+    assert len(await dialer.dialing.claim(10)) == 2
+    provider.executions["ex-1"] = completed(sent.provider_call_id)
+    assert await dialer.recover() == 0, "as long as somebody may be waiting for the answer, nobody looks"
+    await dialer.make_due()
+    await dialer.recover()
+    assert isinstance(await dialer.end(sent.call_id), CallCompleted)
+    assert (await dialer.call(not_sent.call_id)).attempts[0].state is AttemptState.UNKNOWN
+    await dialer.dial()
+    assert provider.placed == []
+
+
+async def test_a_process_that_stood_still_after_its_commit_does_not_ask(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    request = a_request()
+    await dialer.consume(request)
+    (asking,) = await dialer.dialing.claim(10)
+    await dialer.finish(replace(asking, order=replace(asking.order, asked_at=utc_now() - timedelta(seconds=6))))
+    assert provider.placed == []
+    assert (await dialer.call(request.call_id)).state is CallState.QUEUED
+
+
+async def test_an_attempt_that_nobody_knows_is_parked_in_the_end(
+    make_dialer: MakeDialer, dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    hasty = make_dialer(pace=replace(dialer.pace, settle_unknown_sec=0.0))
+    request = a_request()
+    provider.answers = [Unknown("500")]
+    await hasty.consume(request)
+    await hasty.dial()
+    for _ in range(3):
+        assert (await hasty.call(request.call_id)).state is CallState.OPEN
+        await hasty.make_due()
+        await hasty.recover()
+    end = await hasty.end(request.call_id)
+    assert isinstance(end, CallFailed)
+    assert end.ended_reason == "outcome_unknown"
+
+
+async def test_a_throttled_call_is_asked_for_again_under_a_new_reference(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    request = a_request()
+    provider.answers = [Throttled(None), Accepted("ex-2")]
+    await dialer.consume(request)
+    await dialer.dial()
+    await dialer.dial()
+    assert len(provider.placed) == 1, "not before its pause is over"
+    await dialer.pool.execute("UPDATE dial_jobs SET next_at = clock_timestamp()")
+    await dialer.dial()
+    assert [order.ref for order in provider.placed] == [request.provider_call_id, f"{request.provider_call_id}_2"]
+
+
+async def test_callbacks_twice_reordered_and_before_the_answer_have_the_effect_of_one_of_each(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    request = a_request()
+    ref = request.provider_call_id
+    await dialer.consume(request)
+    (asking,) = await dialer.dialing.claim(10)
+    fact = {"id": "tool_1", "type": "handoff-requested", "at": "2026-11-23T10:00:00Z", "data": {}}
+    bodies = [
+        said("queued", ref=ref),
+        said("call-disconnected", ref=ref),
+        said("in-progress", ref=None),
+        said("in-progress", ref=ref, cualify_event=fact),
+        said("quantum-leap", ref=ref),
+        said("completed", ref=ref),
+    ]
+    assert await dialer.hear(bodies[0]) == [True]
+    provider.answers = [Accepted("ex-1")]
+    await dialer.finish(asking)
+    assert all(await dialer.hear(*bodies, *reversed(bodies)))
+    provider.executions["ex-1"] = completed(ref)
+    await dialer.recover()
+    await dialer.hear(*bodies, said("ringing", ref=ref))
+    told = await dialer.told(request.call_id)
+    assert [event.type.name for event in told] == [
+        "call.dialing",
+        "call.in_progress",
+        "call.handoff_requested",
+        "call.recording_ready",
+        "call.completed",
+    ]
+    assert [event.sequence for event in told if event.type.topic.name == "call.events"] == [1, 2, 3, 4]
+    assert [event.sequence for event in told if event.type.topic.name == "call.artifacts"] == [1]
+    assert await dialer.pool.fetchval("SELECT count(*) FROM provider_events") == 7
+
+
+async def test_a_callback_about_nobody_is_kept(dialer: Dialer) -> None:
+    bodies = [said("completed", ref="boln_nobody"), b"no json", b'{"id": "x\\u0000", "status": "busy"}']
+    assert await dialer.hear(*bodies) == [False, False, False]
+    assert await dialer.pool.fetchval("SELECT count(*) FROM provider_events") == 3
+
+
+async def test_a_call_of_which_no_callback_comes_is_found_by_asking(dialer: Dialer, provider: ScriptedProvider) -> None:
+    request = a_request()
+    provider.answers = [Accepted("ex-1")]
+    await dialer.consume(request)
+    await dialer.dial()
+    provider.executions["ex-1"] = completed(request.provider_call_id)
+    await dialer.make_due()
+    await dialer.recover()
+    assert await dialer.names(request.call_id) == [
+        "call.dialing",
+        "call.in_progress",
+        "call.recording_ready",
+        "call.completed",
+    ]
+
+
+async def test_two_replicas_look_an_attempt_up_once(make_dialer: MakeDialer, provider: ScriptedProvider) -> None:
+    one, two = make_dialer(), make_dialer()
+    await one.consume(*(a_request(to_e164=f"+91999000{n:04d}") for n in range(20)))
+    await one.dial()
+    await one.make_due()
+    assert sum(await asyncio.gather(one.recover(), two.recover())) == 20
+    assert len(provider.looks) == len(set(provider.looks)) == 20

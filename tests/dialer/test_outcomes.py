@@ -1,0 +1,261 @@
+"""What becomes of a call, whatever is learnt in whatever order."""
+
+import itertools
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from cualify_dialer.model import (
+    Answered,
+    AttemptState,
+    Begun,
+    Call,
+    CallState,
+    CancelWanted,
+    GivenUp,
+    Heard,
+    Learnt,
+    LookedUp,
+)
+from cualify_dialer.outcomes import Alarm, fold
+from cualify_dialer.providers import (
+    LAST_PHASES,
+    Accepted,
+    Found,
+    LookUp,
+    Missing,
+    NotSent,
+    Phase,
+    Refused,
+    Snapshot,
+    Throttled,
+    ToolFact,
+    Unclear,
+    Unknown,
+)
+from cualify_shared.events import EventData, type_of
+from cualify_shared.events.call import CallCompleted, CallFailed, CallInProgress, TranscriptTurn
+from tests.dialer.support import PACE, a_request, a_snapshot
+
+T0 = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+REF = "boln_1"
+TALKED = replace(
+    a_snapshot(Phase.COMPLETED, ref=REF),
+    talked_sec=Decimal("141.2"),
+    updated_at=T0 + timedelta(seconds=200),
+    transcript=(TranscriptTurn(role="agent", text="Namaste"),),
+    recording_url="https://recordings.example/1",
+    facts=(ToolFact(tool_id="tool_1", type="disclosure-played", at=T0 + timedelta(seconds=20)),),
+    ended_by="agent",
+    answered_by="human",
+    intent="demo_booked",
+)
+
+
+def a_call() -> Call:
+    return Call(request=a_request(requested_at=T0), state=CallState.QUEUED, next_at=T0)
+
+
+def after(call: Call, *learnt: Learnt, now: datetime = T0 + timedelta(seconds=300)) -> tuple[Call, list[EventData]]:
+    told: list[EventData] = []
+    for one in learnt:
+        step = fold(call, one, now=now, pace=PACE)
+        call, told = step.call, told + list(step.told)
+    return call, told
+
+
+def names(told: list[EventData]) -> list[str]:
+    return [type_of(one).name for one in told]
+
+
+BEGUN = Begun(ref=REF, asked_at=T0, asking_until=T0 + timedelta(seconds=15))
+
+
+def looked(seen: Snapshot | LookUp, *, leased: datetime = T0) -> LookedUp:
+    return LookedUp(1, Found(seen) if isinstance(seen, Snapshot) else seen, leased)
+
+
+@pytest.mark.parametrize(
+    ("phase", "status", "reason"),
+    [
+        (Phase.NO_ANSWER, "no_answer", "no_answer"),
+        (Phase.BUSY, "busy", "busy"),
+        (Phase.FAILED, "failed", "carrier_failed"),
+        (Phase.CANCELED, "canceled", "canceled"),
+        (Phase.ERROR, "failed", "provider_error"),
+        (Phase.BALANCE_LOW, "failed", "balance_low"),
+        (Phase.COMPLETED, "failed", "no_conversation"),
+    ],
+)
+def test_each_last_phase_without_talk_is_a_failed_call_with_its_own_reason(
+    phase: Phase, status: str, reason: str
+) -> None:
+    call, told = after(a_call(), BEGUN, looked(a_snapshot(phase, ref=REF)))
+    assert names(told) == ["call.dialing", "call.failed"]
+    assert (call.state, call.status, call.ended_reason) == (CallState.ENDED, status, reason)
+    assert call.attempts[0].state is AttemptState.ENDED
+
+
+@pytest.mark.parametrize("phase", sorted(set(Phase) - LAST_PHASES))
+def test_no_other_phase_ends_a_call(phase: Phase) -> None:
+    call, _ = after(a_call(), BEGUN, Heard(1, a_snapshot(phase)), looked(a_snapshot(phase, ref=REF)))
+    assert call.state is CallState.OPEN
+
+
+def test_a_completed_call_is_told_whole() -> None:
+    call, told = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), looked(TALKED))
+    assert names(told) == [
+        "call.dialing",
+        "call.in_progress",
+        "call.disclosure_played",
+        "call.transcript_ready",
+        "call.recording_ready",
+        "call.completed",
+    ]
+    end = told[-1]
+    assert isinstance(end, CallCompleted)
+    assert end.duration_sec == 142, "a begun second is a second"
+    assert end.artifacts == ("transcript", "recording")
+    assert (end.ended_by, end.answered_by, end.llm_extracted_intent) == ("agent", "human", "demo_booked")
+    assert end.terms == call.request.terms
+    assert end.started_at is not None
+    assert (end.ended_at - end.started_at) == timedelta(seconds=141.2)
+
+
+def test_completed_with_no_talk_is_completed_where_the_callee_was_seen_to_answer() -> None:
+    silent = a_snapshot(Phase.COMPLETED, ref=REF)
+    _, told = after(a_call(), BEGUN, Heard(1, a_snapshot(Phase.IN_PROGRESS)), looked(silent))
+    assert isinstance(told[-1], CallCompleted)
+    assert told[-1].duration_sec == 0
+
+
+@pytest.mark.parametrize("phase", sorted(LAST_PHASES))
+def test_a_last_status_in_a_callback_only_makes_the_look_up_due(phase: Phase) -> None:
+    now = T0 + timedelta(seconds=5)
+    call, told = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), Heard(1, a_snapshot(phase)), now=now)
+    assert names(told) == ["call.dialing"]
+    assert call.attempts[0].look_up_at == now
+
+
+def test_a_look_that_was_overtaken_by_a_hint_leaves_the_look_up_due() -> None:
+    lease = T0 + timedelta(minutes=2)
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")))
+    call = replace(call, attempts=(replace(call.attempts[0], look_up_at=lease),))
+    now = T0 + timedelta(seconds=50)
+    call, _ = after(call, Heard(1, a_snapshot(Phase.BUSY)), looked(a_snapshot(ref=REF), leased=lease), now=now)
+    assert call.attempts[0].look_up_at == now
+
+
+LIFE: list[Learnt] = [
+    Answered(1, Accepted("ex-1")),
+    Heard(1, a_snapshot(Phase.PENDING, ref=REF)),
+    Heard(1, a_snapshot(Phase.IN_PROGRESS, ref=REF)),
+    Heard(1, a_snapshot(Phase.DISCONNECTED, ref=REF)),
+    Heard(1, TALKED),
+    looked(TALKED),
+]
+
+
+def test_in_any_order_and_repeated_a_call_goes_forward_and_ends_once() -> None:
+    for order in itertools.permutations(LIFE):
+        call, rank = a_call(), -1
+        told: list[str] = []
+        for learnt in [BEGUN, *order, *order]:
+            step = fold(call, learnt, now=T0 + timedelta(seconds=300), pace=PACE)
+            call, told = step.call, told + names(list(step.told))
+            assert call.attempts[0].state.rank >= rank
+            assert not step.alarms
+            rank = call.attempts[0].state.rank
+        assert max(Counter(told).values()) == 1
+        assert told[-1] == "call.completed"
+
+
+@pytest.mark.parametrize("answer", [Throttled(7.0), NotSent("refused")])
+def test_where_nobody_was_rung_the_call_waits_for_another_attempt(answer: Throttled | NotSent) -> None:
+    call, told = after(a_call(), BEGUN, Answered(1, answer), now=T0)
+    assert names(told) == ["call.dialing"]
+    assert call.waits
+    assert call.next_at == T0 + timedelta(seconds=7 if isinstance(answer, Throttled) else 1)
+    call, told = after(call, replace(BEGUN, ref="boln_1_2"))
+    assert [attempt.number for attempt in call.attempts] == [1, 2]
+
+
+def test_a_refusal_ends_the_call() -> None:
+    call, told = after(a_call(), BEGUN, Answered(1, Refused("400")))
+    assert isinstance(told[-1], CallFailed)
+    assert call.ended_reason == "provider_refused"
+
+
+def test_an_unknown_answer_is_looked_up_soon_and_never_queued_again() -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Unknown("TimeoutError")), now=T0)
+    assert call.state is CallState.OPEN
+    assert call.attempts[0].state is AttemptState.UNKNOWN
+    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=1)
+
+
+def test_a_callback_settles_an_unknown_attempt() -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Unknown("500")), Heard(1, a_snapshot(Phase.PENDING, ref=REF)))
+    assert (call.attempts[0].state, call.attempts[0].execution_id) == (AttemptState.ACCEPTED, "ex-1")
+
+
+@pytest.mark.parametrize("answer", [Refused("400"), Throttled(None), NotSent("dns")])
+def test_a_no_is_not_believed_once_the_provider_has_spoken_of_the_call(answer: Refused | Throttled | NotSent) -> None:
+    call, _ = after(a_call(), BEGUN, Heard(1, a_snapshot(Phase.PENDING, ref=REF)))
+    step = fold(call, Answered(1, answer), now=T0, pace=PACE)
+    assert (step.call, step.alarms) == (call, (Alarm.LATE_NEWS,))
+
+
+def test_an_attempt_is_parked_only_after_the_settling_time_and_three_complete_empty_looks() -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Unknown("500")), now=T0)
+    looks: list[tuple[int, LookUp]] = [(14, Missing()), (15, Unclear("503")), (16, Missing()), (17, Missing())]
+    for minutes, look in looks:
+        leased = call.attempts[0].look_up_at
+        step = fold(call, looked(look, leased=leased), now=T0 + timedelta(minutes=minutes), pace=PACE)
+        call = step.call
+        assert (call.state is CallState.ENDED) is (minutes == 17)
+    assert (call.status, call.ended_reason, step.alarms) == ("failed", "outcome_unknown", (Alarm.OUTCOME_UNKNOWN,))
+    late = fold(call, Heard(1, a_snapshot(Phase.IN_PROGRESS, ref=REF)), now=T0, pace=PACE)
+    assert (late.call, late.told, late.alarms) == (call, (), (Alarm.LATE_NEWS,))
+
+
+def test_a_second_execution_is_an_alarm_and_the_first_is_kept() -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")))
+    step = fold(call, Heard(1, a_snapshot(Phase.BUSY, execution_id="ex-2")), now=T0, pace=PACE)
+    assert (step.call, step.alarms) == (call, (Alarm.SECOND_EXECUTION,))
+    found = fold(call, looked(Found(a_snapshot(ref=REF), ("ex-2",))), now=T0, pace=PACE)
+    assert found.alarms == (Alarm.SECOND_EXECUTION,)
+
+
+def test_another_calls_execution_changes_nothing() -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")))
+    unchanged, told = after(call, looked(replace(TALKED, ref="boln_another")))
+    assert (unchanged, told) == (call, [])
+
+
+def test_a_canceled_call_that_waits_ends_at_once_and_is_never_begun() -> None:
+    call, told = after(a_call(), CancelWanted(T0), CancelWanted(T0), BEGUN)
+    assert names(told) == ["call.failed"]
+    assert (call.status, call.ended_reason, call.attempts) == ("canceled", "canceled", ())
+
+
+def test_an_open_call_that_is_canceled_is_marked_and_not_dialed_again() -> None:
+    call, told = after(a_call(), BEGUN, CancelWanted(T0))
+    assert (call.state, call.cancel_requested_at, names(told)) == (CallState.OPEN, T0, ["call.dialing"])
+    call, _ = after(call, Answered(1, Throttled(None)))
+    assert call.status == "canceled"
+
+
+def test_a_call_given_up_by_the_gate_fails_with_its_reason() -> None:
+    call, told = after(a_call(), GivenUp("expired"))
+    assert (call.status, call.ended_reason, names(told)) == ("failed", "expired", ["call.failed"])
+
+
+def test_a_time_that_can_not_be_true_is_replaced_by_ours() -> None:
+    now = T0 + timedelta(seconds=30)
+    ancient = replace(a_snapshot(Phase.IN_PROGRESS), updated_at=T0 - timedelta(days=1))
+    _, told = after(a_call(), BEGUN, Heard(1, ancient), now=now)
+    assert isinstance(told[-1], CallInProgress)
+    assert told[-1].started_at == now
