@@ -173,54 +173,62 @@ class Reader:
         self._committed()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """How a service's consumers connect and how they are members of their groups."""
+
+    service: str
+    bootstrap_servers: str
+    topic_prefix: str
+    embedded: bool
+    replica: str
+    drain_sec: float
+    stalled_after_sec: float
+
+    def group(self, topic: Topic) -> str:
+        """One group per (service, topic), so that no topic waits for another."""
+        return f"{self.topic_prefix}cualify.{self.service}.{topic.name}"
+
+    def membership(self) -> dict[str, Any]:
+        """A named replica keeps its partitions over a restart; an unnamed one gives them up after its session."""
+        if self.embedded:
+            return {"session_timeout_ms": 3_000, "heartbeat_interval_ms": 500, "fetch_max_wait_ms": 50}
+        if self.replica:
+            return {"session_timeout_ms": 30_000, "heartbeat_interval_ms": 3_000, "group_instance_id": self.replica}
+        return {"session_timeout_ms": 10_000, "heartbeat_interval_ms": 2_000}
+
+
 class Reading:
     """All subscriptions of one service, on one FastStream broker."""
 
-    def __init__(
-        self,
-        readers: Sequence[Reader],
-        *,
-        service: str,
-        bootstrap_servers: str,
-        topic_prefix: str,
-        create_topics: bool,
-        drain_sec: float,
-        stalled_after_sec: float,
-    ) -> None:
-        self._readers, self._stalled_after_sec = readers, stalled_after_sec
+    def __init__(self, readers: Sequence[Reader], subscription: Subscription) -> None:
+        self._readers, self._subscription = readers, subscription
         self.broker = KafkaBroker(
-            bootstrap_servers,
-            client_id=f"cualify-{service}",
+            subscription.bootstrap_servers,
+            client_id=f"cualify-{subscription.service}",
             ack_policy=AckPolicy.MANUAL,
-            allow_auto_create_topics=create_topics,
-            graceful_timeout=drain_sec,
+            allow_auto_create_topics=subscription.embedded,
+            graceful_timeout=subscription.drain_sec,
             logger=None,
         )
-        self.subscribers = {
-            reader.read.topic.name: self._subscribe(
-                reader,
-                topic=topic_prefix + reader.read.topic.name,
-                group=f"{topic_prefix}cualify.{service}.{reader.read.topic.name}",
-            )
-            for reader in readers
-        }
+        self.subscribers = {reader.read.topic.name: self._subscribe(reader) for reader in readers}
         self.problem: str | None = "not connected yet"
         """Why nothing can be read at the moment."""
 
-    def _subscribe(self, reader: Reader, *, topic: str, group: str) -> Any:
+    def _subscribe(self, reader: Reader) -> Any:
+        topic = reader.read.topic
         subscriber = self.broker.subscriber(
-            topic,
-            group_id=group,
+            self._subscription.topic_prefix + topic.name,
+            group_id=self._subscription.group(topic),
             batch=True,
             max_records=MAX_RECORDS,
             batch_timeout_ms=BATCH_TIMEOUT_MS,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
-            session_timeout_ms=30_000,
-            heartbeat_interval_ms=3_000,
             max_poll_interval_ms=300_000,
             parser=_parse_raw,
             decoder=_decode_nothing,
+            **self._subscription.membership(),
         )
 
         @subscriber
@@ -259,7 +267,7 @@ class Reading:
             metrics.CONSUMER_LAG.labels(reader.read.topic.name).set(lag)
             if lag == 0:
                 reader.progress_at = time.monotonic()
-            elif time.monotonic() - reader.progress_at > self._stalled_after_sec:
+            elif time.monotonic() - reader.progress_at > self._subscription.stalled_after_sec:
                 log.critical(
                     "consumer_stalled", topic=reader.read.topic.name, lag=lag, after_sec=self._stalled_after_sec
                 )

@@ -25,7 +25,7 @@ from cualify_shared.health import Health, Loop
 from cualify_shared.logs import set_up_logs
 from cualify_shared.operator_routes import operator_routes
 from cualify_shared.outbox import Relay
-from cualify_shared.reads import Read, Reader, Reading
+from cualify_shared.reads import Read, Reader, Reading, Subscription
 from cualify_shared.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -134,12 +134,15 @@ class Service(Generic[SettingsT]):
             return None
         return Reading(
             readers,
-            service=self.name,
-            bootstrap_servers=settings.kafka_bootstrap_servers,
-            topic_prefix=settings.kafka_topic_prefix,
-            create_topics=settings.kafka_create_topics,
-            drain_sec=settings.drain_sec,
-            stalled_after_sec=settings.stalled_after_sec,
+            Subscription(
+                service=self.name,
+                bootstrap_servers=settings.kafka_bootstrap_servers,
+                topic_prefix=settings.kafka_topic_prefix,
+                embedded=settings.kafka_embedded,
+                replica=settings.replica,
+                drain_sec=settings.drain_sec,
+                stalled_after_sec=settings.stalled_after_sec,
+            ),
         )
 
     def _app(

@@ -18,8 +18,12 @@ class ServiceSettings(BaseSettings):
     kafka_bootstrap_servers: str
     kafka_topic_prefix: str = ""
     """Put before every topic and group name, so that several environments can share one cluster."""
-    kafka_create_topics: bool = False
-    """Only for the embedded broker, where topics appear on first use."""
+    kafka_embedded: bool = False
+    """The broker is the embedded one: topics appear on first use, and it neither wakes a waiting fetch nor knows static
+    members, so both are made up for by shorter times."""
+    replica: str = ""
+    """This replica's name where it has a lasting one (a StatefulSet's pod). Started again under its name, a replica
+    takes its partitions over at once; without a name they wait until its old session has timed out."""
 
     internal_token: SecretStr
     """Bearer token between the services, and for the operator routes of each."""

@@ -11,7 +11,9 @@ from tests.support.platform import platform
 async def test_replaying_every_topic_from_its_first_offset_changes_nothing(
     postgres: Postgres, kafka: Kafka, tmp_path: Path
 ) -> None:
-    async with platform(postgres, kafka, tmp_path / "stack") as cualify:
+    # Without a lasting name a replica leaves its groups when it stops, and their offsets can be set back.
+    unnamed = {service: {"REPLICA": ""} for service in SERVICES}
+    async with platform(postgres, kafka, tmp_path / "stack", extra_env=unnamed) as cualify:
         numbers = ("142", "101", "102", "104", "109", "112")
         placed = [await cualify.place(f"+919990000{number}") for number in numbers]
         for call in placed:

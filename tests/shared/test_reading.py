@@ -15,7 +15,7 @@ from cualify_shared.events.call import CallDialing
 from cualify_shared.events.create_topics import create_topics
 from cualify_shared.events.envelope import headers
 from cualify_shared.events.topics import CALL_EVENTS
-from cualify_shared.reads import Handler, Read, Reader, Reading
+from cualify_shared.reads import Handler, Read, Reader, Reading, Subscription
 from tests.shared.conftest import dialing
 from tests.shared.test_reads import remember
 
@@ -32,15 +32,16 @@ async def publish(kafka: Kafka, topic: str, *records: tuple[bytes, Sequence[tupl
 
 def make_reading(pool: Pool, kafka: Kafka, prefix: str, stop: asyncio.Event, handler: Handler = remember) -> Reading:
     reader = Reader(Read(CALL_EVENTS, (CallDialing,), handler), pool=pool, stop=stop, committed=lambda: None)
-    return Reading(
-        [reader],
+    subscription = Subscription(
         service="test",
         bootstrap_servers=kafka.bootstrap_servers,
         topic_prefix=prefix,
-        create_topics=kafka.kind == "embedded",
+        embedded=kafka.kind == "embedded",
+        replica="",
         drain_sec=5,
         stalled_after_sec=60,
     )
+    return Reading([reader], subscription)
 
 
 @asynccontextmanager

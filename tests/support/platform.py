@@ -141,7 +141,7 @@ class Platform:
     async def _lag_of(self, group: str, topic: str) -> int:
         async with consumer(self.kafka, group) as reading:
             partitions = await self._partitions(reading, topic)
-            ends = await reading.end_offsets(partitions)
+            ends = await reading.end_offsets(partitions) if partitions else {}
             return sum([ends[partition] - (await reading.committed(partition) or 0) for partition in partitions])
 
     async def rewind(self) -> None:
@@ -152,15 +152,19 @@ class Platform:
                 await reading.commit(dict.fromkeys(partitions, 0))
 
     async def _partitions(self, reading: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
-        await reading.topics()
-        partitions = [TopicPartition(topic, number) for number in reading.partitions_for_topic(topic) or ()]
-        reading.assign(partitions)
+        """Assigns all partitions of a topic; none where nobody has written to it yet."""
+        metadata = await reading._client.fetch_all_metadata()
+        partitions = [TopicPartition(topic, number) for number in metadata.partitions_for_topic(topic) or ()]
+        if partitions:
+            reading.assign(partitions)
         return partitions
 
     async def records(self, topic: str) -> list[Event]:
         """Every event on a topic, repeats included, in order of partitions' offsets."""
         async with consumer(self.kafka, None) as reading:
             partitions = await self._partitions(reading, self.prefix + topic)
+            if not partitions:
+                return []
             ends = await reading.end_offsets(partitions)
             await reading.seek_to_beginning(*partitions)
             found: list[Event] = []

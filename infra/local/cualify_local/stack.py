@@ -122,7 +122,8 @@ class Stack:
         return {
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "KAFKA_TOPIC_PREFIX": self.prefix,
-            "KAFKA_CREATE_TOPICS": str(self.kafka.kind == "embedded").lower(),
+            "KAFKA_EMBEDDED": str(self.kafka.kind == "embedded").lower(),
+            "REPLICA": "1",
         }
 
     async def _until_ready(self) -> None:
