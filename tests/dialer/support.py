@@ -121,7 +121,13 @@ class Dialer:
             drain_sec=1,
         )
         self.recovering = Recovering(
-            pool=pool, providers=providers, pace=pace, committed=_nothing, changed=_nothing, drain_sec=1
+            pool=pool,
+            providers=providers,
+            pace=pace,
+            provider_timeout_sec=1,
+            committed=_nothing,
+            changed=_nothing,
+            drain_sec=1,
         )
         self.callbacks = Callbacks(
             pool=pool, providers=providers, token=TOKEN, pace=pace, committed=_nothing, hinted=_nothing

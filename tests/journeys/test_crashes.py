@@ -1,10 +1,13 @@
 """`kill -9` between two things that must agree: nobody is rung twice, nothing is lost, order per call is kept."""
 
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 
 from cualify_local.environment import API, BILLING, DIALER, DISPATCHER, SERVICES
 from cualify_local.kafka.broker import Kafka
@@ -14,14 +17,18 @@ from tests.support.platform import Platform, platform, until
 CRASHES = [
     (DIALER, "dialer.attempt_committed", "failed", 0),
     (DIALER, "dialer.provider_answered", "completed", 1),
+    (DIALER, "dialer.callbacks_handled", "completed", 1),
+    (DIALER, "dialer.looked_up", "completed", 1),
     (DIALER, "relay.acknowledged", "completed", 1),
     (DIALER, "reads.call.requests.handled", "completed", 1),
     (DIALER, "reads.call.requests.committed", "completed", 1),
+    (API, "api.place.committed", "completed", 1),
     (API, "relay.acknowledged", "completed", 1),
     (API, "reads.call.events.handled", "completed", 1),
     (API, "reads.call.events.committed", "completed", 1),
+    (API, "reads.wallet.events.handled", "completed", 1),
     (API, "reads.wallet.events.committed", "completed", 1),
-    (BILLING, "reads.call.events.handled", "completed", 1),
+    (BILLING, "billing.posted", "completed", 1),
     (BILLING, "reads.call.events.committed", "completed", 1),
     (BILLING, "relay.acknowledged", "completed", 1),
     (DISPATCHER, "reads.customer.events.handled", "completed", 1),
@@ -30,37 +37,55 @@ CRASHES = [
 """Where a process dies, once; how a call placed just before ends; how often the phone rings."""
 
 
-@pytest.mark.parametrize(("service", "point", "status", "rings"), CRASHES, ids=lambda value: str(value))
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def crashing(
+    postgres: Postgres, kafka: Kafka, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Platform]:
+    """A platform on which processes die. An attempt that nobody knows of is given up after two seconds."""
+    soon = {DIALER: {"SETTLE_UNKNOWN_SEC": "2"}}
+    async with platform(postgres, kafka, tmp_path_factory.mktemp("crashes"), extra_env=soon) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("n", "service", "point", "status", "rings"),
+    [(n, *crash) for n, crash in enumerate(CRASHES)],
+    ids=[f"{service} at {point}" for service, point, *_ in CRASHES],
+)
 async def test_killed_at_a_named_point_the_call_ends_once(
-    postgres: Postgres, kafka: Kafka, tmp_path: Path, service: str, point: str, status: str, rings: int
+    crashing: Platform, tmp_path: Path, n: int, service: str, point: str, status: str, rings: int
 ) -> None:
-    done = tmp_path / "done"
-    done.mkdir()
-    settings = {"SETTLE_UNKNOWN_SEC": "2"} if point == "dialer.attempt_committed" else {}
-    async with platform(postgres, kafka, tmp_path / "stack", extra_env={DIALER: settings}) as cualify:
-        await strike(cualify, service, point, done)
-        placed = await cualify.place("+919990000142")
-        ended = await cualify.until_settled(placed["id"], within_sec=90)
-        assert (done / point).exists(), "the process died where it should"
-        assert (ended["status"], await cualify.rings("+919990000142")) == (status, rings)
-        assert ended["credits_debited_paise"] == (1420 if status == "completed" else 0)
-        await cualify.until_quiet()
-        await no_event_is_lost_or_out_of_order(cualify)
-        await money_adds_up(cualify)
-        last = "call.completed" if status == "completed" else "call.failed"
+    to_e164 = f"+9199930000{n:02d}"
+    async with dying(crashing, service, point, tmp_path):
+        placed = await crashing.place(to_e164)
+        ended = await crashing.until_settled(placed["id"])
+        assert (tmp_path / point).exists(), "the process died where it should"
+    assert (ended["status"], await crashing.rings(to_e164)) == (status, rings)
+    assert ended["credits_debited_paise"] == ((n + 30) * 10 if status == "completed" else 0)
+    await crashing.until_quiet()
+    await no_event_is_lost_or_out_of_order(crashing)
+    await money_adds_up(crashing)
+    last = "call.completed" if status == "completed" else "call.failed"
 
-        async def told() -> bool:
-            return any(r.call_id == placed["id"] and r.type == last for r in cualify.receiver.received)
+    async def told() -> bool:
+        return any(r.call_id == placed["id"] and r.type == last for r in crashing.receiver.received)
 
-        await until(told, f"webhook {last}")
+    await until(told, f"webhook {last}")
 
 
-async def strike(cualify: Platform, service: str, point: str, done: Path) -> None:
-    """Starts one service again, to die at a named point."""
+@asynccontextmanager
+async def dying(cualify: Platform, service: str, point: str, folder: Path) -> AsyncIterator[None]:
+    """Starts one service again so that it dies at a named point, once; and once more as it was, in the end."""
+    program = cualify.stack.programs[service]
+    healthy = dict(program.env or {})
     await cualify.stack.stop(service)
-    environment = dict(cualify.stack.programs[service].env or {}) | {"FAULTS": point, "FAULTS_DONE_DIR": str(done)}
-    cualify.stack.resume(service, env=environment)
+    cualify.stack.resume(service, env=healthy | {"FAULTS": point, "FAULTS_DONE_DIR": str(folder)})
     await cualify.stack.ready([service])
+    try:
+        yield
+    finally:
+        # What runs now has been started again after it died; the next start is without the fault.
+        cualify.stack.programs[service] = program
 
 
 async def no_event_is_lost_or_out_of_order(cualify: Platform) -> None:

@@ -1,6 +1,6 @@
 """A record that can't be handled is parked, what is behind it is handled, and a redrive heals it."""
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from aiokafka import AIOKafkaProducer
 
@@ -15,7 +15,8 @@ from tests.support.platform import Platform, until
 
 async def test_a_poison_record_is_parked_unchanged_and_a_redrive_heals_it(cualify: Platform) -> None:
     garbage = b'{"type": "call.completed", "data": \xff'
-    stranger = completed_call_of_an_org_without_money()
+    org = await run_cualify(cualify.stack, "orgs", "create", "No money")
+    stranger = completed_call_of(UUID(org["id"]))
     await publish(cualify, "call.events", (garbage, []), (encode(stranger), headers(encode(stranger))))
 
     placed = await cualify.place("+919990000112")
@@ -39,8 +40,9 @@ async def test_a_poison_record_is_parked_unchanged_and_a_redrive_heals_it(cualif
     assert letter["id"] not in [row["id"] for row in still]
 
 
-def completed_call_of_an_org_without_money() -> Event:
-    call_id, org_id = uuid4(), uuid4()
+def completed_call_of(org_id: UUID) -> Event:
+    """A call that was never accepted here: its org has no money to pay it with."""
+    call_id = uuid4()
     data = CallCompleted(
         call_id=call_id,
         org_id=org_id,

@@ -44,25 +44,36 @@ class Platform:
     said: list[str] = field(default_factory=list)
 
     async def place(self, to_e164: str, **fields: Any) -> dict[str, Any]:
-        """An accepted call, as the 201 showed it."""
-        status, answer = await self.post(
-            "/api/v1/calls", {"agent_id": self.seeded.agent_id, "to_e164": to_e164, **fields}
-        )
+        """An accepted call, as the 201 showed it. If the api dies meanwhile, asks again under the same key."""
+        body = {"agent_id": self.seeded.agent_id, "to_e164": to_e164, **fields}
+        headers = {"Idempotency-Key": str(uuid4())}
+
+        async def ask() -> tuple[int, dict[str, Any]]:
+            return await self.post("/api/v1/calls", body, headers=headers)
+
+        status, answer = await until(unless_away(ask), "an answer to POST /calls")
         assert status == 201, answer
         return dict(answer["data"])
 
-    async def post(self, path: str, body: Mapping[str, Any], *, key: str | None = None) -> tuple[int, dict[str, Any]]:
+    async def post(
+        self, path: str, body: Mapping[str, Any], *, key: str | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
         """Status and JSON of a POST with the seeded org's key, or another's."""
-        headers = {"Authorization": f"Bearer {key or self.seeded.api_key}"}
-        async with self.http.post(self.url + path, json=body, headers=headers) as answer:
+        sent = {"Authorization": f"Bearer {key or self.seeded.api_key}", **(headers or {})}
+        async with self.http.post(self.url + path, json=body, headers=sent) as answer:
             return answer.status, await answer.json()
 
     async def get(self, path: str, *, key: str | None = None) -> dict[str, Any]:
-        """JSON of a GET that must succeed."""
+        """JSON of a GET that must succeed, once the api is there."""
         headers = {"Authorization": f"Bearer {key or self.seeded.api_key}"}
-        async with self.http.get(self.url + path, headers=headers) as answer:
-            assert answer.status == 200, await answer.text()
-            return dict(await answer.json())
+
+        async def ask() -> dict[str, Any]:
+            async with self.http.get(self.url + path, headers=headers) as answer:
+                assert answer.status == 200, await answer.text()
+                return dict(await answer.json())
+
+        shown: dict[str, Any] = await until(unless_away(ask), f"an answer to GET {path}")
+        return shown
 
     async def call(self, call_id: str, *, key: str | None = None) -> dict[str, Any]:
         """A call as GET shows it."""
@@ -212,6 +223,18 @@ async def until(look: Callable[[], Awaitable[Any]], what: str, *, within_sec: fl
         raise AssertionError(f"not within {within_sec:g} s: {what}") from None
 
 
+def unless_away(ask: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+    """`ask`, or None while nobody answers there: killed, and not yet started again."""
+
+    async def try_it() -> Any:
+        try:
+            return await ask()
+        except (aiohttp.ClientConnectionError, ConnectionError):
+            return None
+
+    return try_it
+
+
 @asynccontextmanager
 async def platform(
     postgres: Postgres,
@@ -226,7 +249,13 @@ async def platform(
     said: list[str] = []
     receiver = Receiver()
     chosen = StackSettings(
-        **{"simulator_speed": 200.0, "look_up_every_sec": 0.5, "rate_limit_per_minute": 1_000_000, **settings}
+        **{
+            "simulator_speed": 200.0,
+            "look_up_every_sec": 0.5,
+            "provider_timeout_sec": 2.0,
+            "rate_limit_per_minute": 1_000_000,
+            **settings,
+        }
     )
     async with AsyncExitStack() as leaving:
         await receiver.start()

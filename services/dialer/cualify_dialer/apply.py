@@ -101,7 +101,7 @@ def _numbered(call: Call, told: Sequence[EventData], *, now: datetime) -> tuple[
                 data=data,
                 org_id=call.request.org_id,
                 key=call.call_id,
-                subject=str(call.call_id),
+                subject=f"call/{call.call_id}",
                 sequence=sequence,
                 time=now,
                 correlation_id=str(call.call_id),

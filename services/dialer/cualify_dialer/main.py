@@ -45,6 +45,7 @@ def parts(ctx: Context[DialerSettings]) -> Parts:
         pool=ctx.pool,
         providers=providers,
         pace=pace,
+        provider_timeout_sec=settings.provider_timeout_sec,
         committed=ctx.committed,
         changed=look_again,
         drain_sec=settings.drain_sec,

@@ -289,11 +289,11 @@ WITH due AS (
     FROM attempts
     WHERE state <> 'ended' AND look_up_at <= $1::timestamptz
     ORDER BY look_up_at
-    LIMIT $3::integer
+    LIMIT $4::integer
     FOR UPDATE SKIP LOCKED
 )
 UPDATE attempts
-SET look_up_at = $2::timestamptz
+SET look_up_at = CASE WHEN attempts.execution_id IS NULL THEN $3::timestamptz ELSE $2::timestamptz END
 FROM due, dial_jobs AS job
 WHERE attempts.ref = due.ref AND job.call_id = attempts.call_id
 RETURNING attempts.call_id, attempts.number, attempts.ref, attempts.provider, attempts.to_e164, attempts.asked_at,
@@ -319,9 +319,12 @@ class Due:
     from_e164: str | None
 
 
-async def claim_look_ups(connection: Connection, *, now: datetime, leased_until: datetime, limit: int) -> list[Due]:
-    """Attempts of which we want to hear, leased."""
-    return [Due(**row) for row in await connection.fetch(CLAIM_LOOK_UPS, now, leased_until, limit)]
+async def claim_look_ups(
+    connection: Connection, *, now: datetime, reading_until: datetime, searching_until: datetime, limit: int
+) -> list[Due]:
+    """Attempts of which we want to hear, leased; longer where the execution has yet to be searched for."""
+    rows = await connection.fetch(CLAIM_LOOK_UPS, now, reading_until, searching_until, limit)
+    return [Due(**row) for row in rows]
 
 
 PUT_PROVIDER_EVENTS = """

@@ -25,7 +25,9 @@ log = structlog.get_logger(__name__)
 
 LOOKS_AT_ONCE = 32
 POLL_SEC = 0.5
-LEASE_SEC = 120.0
+SEARCH_LEASE_SEC = 120.0
+"""A search may read many pages; reading one execution is one request, and its lease is as short as that."""
+LEASE_MARGIN_SEC = 5.0
 
 
 class Recovering:
@@ -37,11 +39,13 @@ class Recovering:
         pool: Pool,
         providers: Mapping[str, Provider],
         pace: Pace,
+        provider_timeout_sec: float,
         committed: Callable[[], None],
         changed: Callable[[], None],
         drain_sec: float,
     ) -> None:
         self._pool, self._providers = pool, providers
+        self._reading_lease = timedelta(seconds=provider_timeout_sec + LEASE_MARGIN_SEC)
         self._recorder = Recorder("look-ups", pool=pool, pace=pace, committed=committed, changed=changed)
         self._worker: Worker[Due] = Worker(
             "recover", claim=self.claim, do=self.look_up, at_once=LOOKS_AT_ONCE, poll_sec=POLL_SEC, drain_sec=drain_sec
@@ -64,7 +68,11 @@ class Recovering:
         now = utc_now()
         async with self._pool.acquire() as connection:
             return await queries.claim_look_ups(
-                connection, now=now, leased_until=now + timedelta(seconds=LEASE_SEC), limit=limit
+                connection,
+                now=now,
+                reading_until=now + self._reading_lease,
+                searching_until=now + timedelta(seconds=SEARCH_LEASE_SEC),
+                limit=limit,
             )
 
     async def look_up(self, due: Due) -> None:
@@ -80,7 +88,7 @@ class Recovering:
         if provider is None:
             return Unclear("this provider is not configured here")
         try:
-            async with asyncio.timeout(LEASE_SEC / 2):
+            async with asyncio.timeout(SEARCH_LEASE_SEC / 2):
                 return await self._ask(provider, due)
         except TimeoutError:
             return Unclear("the look-up took too long")
