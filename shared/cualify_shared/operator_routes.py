@@ -81,9 +81,12 @@ def json(content: Any, *, status: int = 200) -> Response:
     return Response(orjson.dumps(content, default=str), status_code=status, media_type="application/json")
 
 
-def problem(status: int, code: str, message: str) -> Response:
+def problem(
+    status: int, code: str, message: str, *, param: str | None = None, details: dict[str, Any] | None = None
+) -> Response:
     """An error in the envelope that the public API uses too."""
-    return json({"error": {"code": code, "message": message}}, status=status)
+    more = {name: value for name, value in (("param", param), ("details", details)) if value is not None}
+    return json({"error": {"code": code, "message": message, **more}}, status=status)
 
 
 async def _redrive(letter_id: int, *, pool: Pool, readers: Mapping[str, Reader], topic_prefix: str) -> Response:

@@ -18,7 +18,7 @@ class StackSettings(BaseSettings):
     webhook_dispatcher_port: Annotated[int, Field(ge=0, le=65535)] = 0
     simulator_port: Annotated[int, Field(ge=0, le=65535)] = 0
     simulator_speed: Annotated[float, Field(gt=0, le=10_000)] = 60.0
-    rate_limit_per_minute: Annotated[int, Field(ge=1)] = 120
+    rate_limit_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 120
     max_concurrent_calls: Annotated[int, Field(ge=1)] = 100
     look_up_every_sec: Annotated[float, Field(gt=0)] = 2.0
     """Real seconds; short here, because simulated calls are."""

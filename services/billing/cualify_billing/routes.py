@@ -12,10 +12,10 @@ from starlette.responses import Response
 from cualify_billing import ledger, plans, queries
 from cualify_billing.ledger import Contradicted, Credit, Credited, CreditKind
 from cualify_billing.plans import Activation, Plan, Terms
-from cualify_billing.web import Door, keep_errors_in_the_envelope
 from cualify_shared.clock import now, rfc3339
 from cualify_shared.database import Pool
-from cualify_shared.operator_routes import json, problem
+from cualify_shared.internal_http import Refused, internal_app
+from cualify_shared.operator_routes import json
 from cualify_shared.reads import AfterCommit
 
 log = structlog.get_logger(__name__)
@@ -57,9 +57,7 @@ class PlanRequest(BaseModel):
 
 def billing_app(*, pool: Pool, committed: AfterCommit, internal_token: str) -> FastAPI:
     """All routes of billing but the operators', which every service has. `committed` wakes the outbox."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.add_middleware(Door, internal_token=internal_token)
-    keep_errors_in_the_envelope(app)
+    app = internal_app(internal_token=internal_token)
 
     @app.post("/internal/orgs/{org_id}/credits")
     async def credit(org_id: UUID, body: CreditRequest) -> Response:
@@ -73,10 +71,8 @@ def billing_app(*, pool: Pool, committed: AfterCommit, internal_token: str) -> F
                 _tell_credited(given, outcome, committed)
                 return _credited(outcome)
             case Contradicted():
-                return problem(
-                    409,
-                    "conflict",
-                    f"{outcome.transfer} was credited before, to another org or with another amount or kind",
+                raise Refused(
+                    409, f"{outcome.transfer} was credited before, to another org or with another amount or kind"
                 )
             case _:
                 assert_never(outcome)

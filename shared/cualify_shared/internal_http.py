@@ -1,4 +1,11 @@
-"""What every route shares: the bearer guard, bounded bodies, and errors that never leave the envelope."""
+"""HTTP between the services: the bearer guard, bounded bodies, and errors that never leave the envelope.
+
+app = internal_app(internal_token=…)
+
+@app.get("/internal/things/{thing_id}")
+async def show(thing_id: UUID) -> Response:
+    raise Refused(404, "no such thing")
+"""
 
 import structlog
 from fastapi import FastAPI
@@ -9,12 +16,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cualify_shared.database import is_passing
-from cualify_shared.operator_routes import json, problem
+from cualify_shared.operator_routes import problem
 from cualify_shared.signing import same_secret
 
 log = structlog.get_logger(__name__)
 
-LARGEST_BODY_BYTES = 16_384
+LARGEST_BODY_BYTES = 64 * 1024
 _CODES = {
     400: "invalid_request",
     401: "unauthorized",
@@ -27,6 +34,24 @@ _CODES = {
 
 
 _UNAUTHORIZED = problem(401, "unauthorized", "this route takes the internal bearer token")
+
+
+def internal_app(*, internal_token: str) -> FastAPI:
+    """An app whose `/internal/…` routes take the internal token, and whose every error is in the envelope."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.add_middleware(Door, internal_token=internal_token)
+    app.add_exception_handler(Refused, _on_refused)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    return app
+
+
+class Refused(Exception):
+    """An expected refusal: its status, and what the caller is told."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param = status, message, param
 
 
 class BodyTooLarge(Exception):
@@ -92,10 +117,9 @@ def _answer_to(error: Exception) -> Response:
     return problem(500, "internal_error", "this went wrong on our side")
 
 
-def keep_errors_in_the_envelope(app: FastAPI) -> None:
-    """Unknown paths, wrong methods and invalid requests answer as everything else does."""
-    app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(HTTPException, _on_http)
+async def _on_refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return problem(error.status, _CODES.get(error.status, "invalid_request"), error.message, param=error.param)
 
 
 async def _on_invalid(_: Request, error: Exception) -> Response:
@@ -112,12 +136,8 @@ async def _on_invalid(_: Request, error: Exception) -> Response:
             fields.setdefault(where, []).append(one["msg"])
     param = next(iter(fields), None)
     message = f"{param}: {fields[param][0]}" if param else form[0]
-    return _invalid(message, param=param, details={"formErrors": form, "fieldErrors": fields})
-
-
-def _invalid(message: str, *, param: str | None, details: dict[str, object]) -> Response:
-    named = {"param": param} if param else {}
-    return json({"error": {"code": "invalid_request", "message": message, **named, "details": details}}, status=400)
+    details = {"formErrors": form, "fieldErrors": fields}
+    return problem(400, "invalid_request", message, param=param, details=details)
 
 
 async def _on_http(_: Request, error: Exception) -> Response:
