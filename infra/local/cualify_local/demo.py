@@ -75,7 +75,8 @@ async def demo(settings: StackSettings, console: Console) -> int:
         ) as stack:
             seeded = await seed(stack)
             console.print(
-                f"  {ORG_NAME} can call, set up by the `cualify` command: ₹{TOP_UP_PAISE / 100:,.0f} in the wallet, {RATE_PAISE_PER_SEC} paise a second",
+                f"  {ORG_NAME}, set up by the `cualify` command: ₹{TOP_UP_PAISE / 100:,.0f} in the wallet, "
+                f"{RATE_PAISE_PER_SEC} paise a second",
                 highlight=False,
             )
             receiver.secret = await register(stack, seeded, url=receiver.url, events=["*"])
