@@ -67,7 +67,7 @@ WHERE id = ANY($1::bigint[])
 PARK_TOO_LARGE = """
 WITH gone AS (DELETE FROM outbox WHERE id = $1 RETURNING id, topic, key, payload)
 INSERT INTO dead_letters (topic, partition, "offset", key, payload, headers, error)
-SELECT topic, -1, id, convert_to(key, 'UTF8'), payload, '[]'::jsonb, 'larger than the broker takes; never published'
+SELECT topic, -1, id, convert_to(key, 'UTF8'), payload, '[]'::json, 'larger than the broker takes; never published'
 FROM gone
 """
 

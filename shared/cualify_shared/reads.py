@@ -80,15 +80,21 @@ class Reader:
                 await self._commit(wanted, poison)
                 break
             except Exception as error:
-                if not is_passing(error):
-                    raise
-                self.progress_at = time.monotonic()
-                log.warning("database_away", topic=self.read.topic.name, retry_in_sec=pause, error=repr(error))
+                self._say_why(error, retry_in_sec=pause)
             await until_set(self._stop, pause)
         self.in_hand = 0
         faults.point(f"reads.{self.read.topic.name}.committed")
         self.progress_at = time.monotonic()
         metrics.CONSUMED.labels(self.read.topic.name).inc(len(records))
+
+    def _say_why(self, error: Exception, *, retry_in_sec: float) -> None:
+        """A batch is never given up: the next acknowledgement would pass over it. Stuck for long, the process exits."""
+        topic = self.read.topic.name
+        if is_passing(error):
+            self.progress_at = time.monotonic()
+            log.warning("database_away", topic=topic, retry_in_sec=retry_in_sec, error=repr(error))
+        else:
+            log.critical("batch_stuck", topic=topic, retry_in_sec=retry_in_sec, exc_info=error)
 
     async def redrive(self, record: Record) -> None:
         """Sends one parked record through the same handler. Raises what the handler raises, or MalformedEvent."""
