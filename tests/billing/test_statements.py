@@ -5,10 +5,12 @@ from types import ModuleType
 
 import pytest
 
-from cualify_billing import ledger, plans, queries, reconcile
+from cualify_billing import bills, ledger, plans, posting, queries, reconcile, settlement
 from cualify_shared.database import Pool
 
 STARTS = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b")
+
+MODULES = (bills, ledger, plans, posting, queries, reconcile, settlement)
 
 
 def statements(module: ModuleType) -> list[tuple[str, str]]:
@@ -19,9 +21,7 @@ def statements(module: ModuleType) -> list[tuple[str, str]]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "statement"), [found for module in (ledger, plans, queries, reconcile) for found in statements(module)]
-)
+@pytest.mark.parametrize(("name", "statement"), [found for module in MODULES for found in statements(module)])
 async def test_a_statement_can_be_prepared(untouched_pool: Pool, name: str, statement: str) -> None:
     async with untouched_pool.acquire() as connection:
         assert await connection.prepare(statement), name

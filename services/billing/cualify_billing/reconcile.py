@@ -82,10 +82,16 @@ SELECT 'a debit is the price of its call' AS rule, name AS subject, price.paise 
 FROM transfers
 CROSS JOIN LATERAL (
     SELECT CASE
+        WHEN duration_sec = 0 THEN 0
+        ELSE greatest(least(duration_sec, max_duration_sec), coalesce(min_billable_sec, 0))
+    END AS sec
+) AS charged
+CROSS JOIN LATERAL (
+    SELECT CASE
         WHEN call_status <> 'completed' THEN 0::bigint
         ELSE least(
             hold_paise,
-            (least(duration_sec, max_duration_sec) + pulse_sec - 1) / pulse_sec * pulse_sec * rate_paise_per_sec::bigint
+            (charged.sec + pulse_sec - 1) / pulse_sec * pulse_sec * rate_paise_per_sec::bigint
         )
     END AS paise
 ) AS price
@@ -95,13 +101,15 @@ ORDER BY name
 
 SEQUENCES = """
 SELECT 'an org has an event for each transfer and each plan' AS rule, accounts.name AS subject,
-    (SELECT count(*) FROM transfers WHERE transfers.org_id = accounts.org_id)
-        + (SELECT count(*) FROM plans WHERE plans.org_id = accounts.org_id) AS expected,
-    accounts.sequence AS found
+    told.events AS expected, accounts.sequence AS found
 FROM accounts
-WHERE accounts.kind = 'wallet'
-    AND accounts.sequence <> (SELECT count(*) FROM transfers WHERE transfers.org_id = accounts.org_id)
+LEFT JOIN LATERAL (
+    SELECT
+        (SELECT count(*) FROM transfers WHERE transfers.org_id = accounts.org_id)
         + (SELECT count(*) FROM plans WHERE plans.org_id = accounts.org_id)
+        + (SELECT count(*) FROM low_balance_notices WHERE low_balance_notices.org_id = accounts.org_id) AS events
+) AS told ON true
+WHERE accounts.kind = 'wallet' AND accounts.sequence <> told.events
 ORDER BY accounts.id
 """
 

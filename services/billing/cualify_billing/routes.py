@@ -9,7 +9,7 @@ from fastapi import FastAPI, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 from starlette.responses import Response
 
-from cualify_billing import ledger, plans, queries
+from cualify_billing import bills, ledger, plans, queries
 from cualify_billing.ledger import Contradicted, Credit, Credited, CreditKind
 from cualify_billing.plans import Activation, Plan, Terms
 from cualify_shared.clock import now, rfc3339
@@ -100,6 +100,15 @@ def billing_app(*, pool: Pool, committed: AfterCommit, internal_token: str) -> F
         page = lines[:limit]
         more = str(page[-1].id) if len(lines) > limit else None
         return json({"data": [_shown_line(line) for line in page], "next": more})
+
+    @app.get("/internal/orgs/{org_id}/bills/{call_id}")
+    async def show_bill(org_id: UUID, call_id: UUID) -> Response:
+        async with pool.acquire() as connection:
+            settled = await bills.settled_call(connection, org_id=org_id, call_id=call_id)
+            beyond = await bills.discrepancies(connection, org_id=org_id, call_id=call_id)
+        if settled is None:
+            raise Refused(404, "this call has not been settled, or is not this org's")
+        return json({"data": bills.shown(settled, beyond)})
 
     return app
 
