@@ -269,10 +269,7 @@ class Reading:
                 reader.progress_at = time.monotonic()
             elif time.monotonic() - reader.progress_at > self._subscription.stalled_after_sec:
                 log.critical(
-                    "consumer_stalled",
-                    topic=reader.read.topic.name,
-                    lag=lag,
-                    after_sec=self._subscription.stalled_after_sec,
+                    "consumer_stalled", topic=reader.read.topic.name, lag=lag, after_sec=self._stalled_after_sec
                 )
                 os._exit(70)
 

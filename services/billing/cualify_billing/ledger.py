@@ -118,6 +118,11 @@ async def lock_wallet(connection: Connection, org_id: UUID) -> None:
     await posting.lock_wallets(connection, {org_id})
 
 
+async def lock_wallets(connection: Connection, org_ids: Sequence[UUID]) -> None:
+    """The same for several orgs, in the order that all of billing locks in."""
+    await posting.lock_wallets(connection, set(org_ids))
+
+
 async def take_sequence(connection: Connection, org_id: UUID) -> int:
     """The sequence of the org's next event. The wallet must be locked, see `lock_wallet`."""
     sequence: int = await connection.fetchval(TAKE_SEQUENCE, org_id)

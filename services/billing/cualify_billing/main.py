@@ -1,19 +1,24 @@
 """billing: plans, wallets and the ledger. Ended calls come in by Kafka, top-ups and plans by HTTP."""
 
+from functools import partial
+
 from cualify_billing.consume import READS
+from cualify_billing.loops import every
 from cualify_billing.routes import billing_app
 from cualify_billing.settings import BillingSettings
+from cualify_billing.turn import turn_plans
 from cualify_shared.service import Context, Parts, Service
 
 
 def parts(context: Context[BillingSettings]) -> Parts:
-    """Routes and reads; billing has no loop of its own."""
+    """Routes, reads, and what is done when its time has come."""
     app = billing_app(
         pool=context.pool,
         committed=context.committed,
         internal_token=context.settings.internal_token.get_secret_value(),
     )
-    return Parts(app=app, reads=READS)
+    loops = (every(1.0, "turn_plans", partial(turn_plans, context.pool, context.committed)),)
+    return Parts(app=app, reads=READS, loops=loops)
 
 
 SERVICE = Service("billing", package="cualify_billing", settings=BillingSettings, parts=parts)

@@ -100,16 +100,23 @@ ORDER BY name
 """
 
 SEQUENCES = """
-SELECT 'an org has an event for each transfer and each plan' AS rule, accounts.name AS subject,
-    told.events AS expected, accounts.sequence AS found
+SELECT 'an org has an event for each fact' AS rule, accounts.name AS subject,
+    coalesce(told.events, 0) AS expected, accounts.sequence AS found
 FROM accounts
-LEFT JOIN LATERAL (
-    SELECT
-        (SELECT count(*) FROM transfers WHERE transfers.org_id = accounts.org_id)
-        + (SELECT count(*) FROM plans WHERE plans.org_id = accounts.org_id)
-        + (SELECT count(*) FROM low_balance_notices WHERE low_balance_notices.org_id = accounts.org_id) AS events
-) AS told ON true
-WHERE accounts.kind = 'wallet' AND accounts.sequence <> told.events
+LEFT JOIN (
+    SELECT org_id, count(*) AS events
+    FROM (
+        SELECT org_id FROM transfers
+        UNION ALL
+        SELECT org_id FROM plans
+        UNION ALL
+        SELECT org_id FROM plan_expiries
+        UNION ALL
+        SELECT org_id FROM low_balance_notices
+    ) AS said
+    GROUP BY org_id
+) AS told USING (org_id)
+WHERE accounts.kind = 'wallet' AND accounts.sequence <> coalesce(told.events, 0)
 ORDER BY accounts.id
 """
 

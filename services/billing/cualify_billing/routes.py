@@ -1,17 +1,17 @@
 """Internal HTTP: credits, plans, and what a wallet holds. An answer is given after the COMMIT that it speaks of."""
 
 from dataclasses import asdict
-from typing import Annotated, Any, assert_never
+from typing import Annotated, Any, Literal, Self, assert_never
 from uuid import UUID
 
 import structlog
 from fastapi import FastAPI, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 from starlette.responses import Response
 
-from cualify_billing import bills, ledger, plans, queries
+from cualify_billing import bills, ledger, plans, queries, thresholds
 from cualify_billing.ledger import Contradicted, Credit, Credited, CreditKind
-from cualify_billing.plans import Activation, Plan, Terms
+from cualify_billing.plans import Activation, Plan, Scheduled, Terms
 from cualify_shared.clock import now, rfc3339
 from cualify_shared.database import Pool
 from cualify_shared.internal_http import Refused, internal_app
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 MOST_PAISE_AT_ONCE = 1_000_000_000_000
 """₹10,00,00,00,000: more is a slip of somebody's fingers."""
-_NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]+$"
+NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]+$"
 
 
 class CreditRequest(BaseModel):
@@ -30,7 +30,7 @@ class CreditRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    payment_id: Annotated[str, Field(min_length=1, max_length=100, pattern=_NO_CONTROL_CHARACTERS)]
+    payment_id: Annotated[str, Field(min_length=1, max_length=100, pattern=NO_CONTROL_CHARACTERS)]
     amount_paise: Annotated[int, Field(strict=True, gt=0, le=MOST_PAISE_AT_ONCE)]
     kind: CreditKind = "top_up"
 
@@ -40,12 +40,15 @@ class PlanRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    plan: Annotated[str, Field(min_length=1, max_length=64, pattern=_NO_CONTROL_CHARACTERS)]
+    plan: Annotated[str, Field(min_length=1, max_length=64, pattern=NO_CONTROL_CHARACTERS)]
     rate_paise_per_sec: Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
     pulse_sec: Annotated[int, Field(strict=True, ge=1, le=3600)] = 1
     rate_limit_per_minute: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 120
     max_concurrent_calls: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10
+    min_billable_sec: Annotated[int, Field(strict=True, ge=0, le=3600)] = 0
+    renews_monthly: bool = False
     active_until: AwareDatetime | None = None
+    starts: Literal["now", "next_month"] = "now"
 
     @field_validator("active_until")
     @classmethod
@@ -53,6 +56,24 @@ class PlanRequest(BaseModel):
         if until is not None and until <= now():
             raise ValueError("must lie in the future")
         return until
+
+    @model_validator(mode="after")
+    def _ends_in_one_way(self) -> Self:
+        if self.active_until is not None and (self.renews_monthly or self.starts == "next_month"):
+            raise ValueError("active_until goes with a plan that starts now and does not renew")
+        return self
+
+    def terms(self) -> Terms:
+        """What is agreed to, whenever it starts."""
+        return Terms(**self.model_dump(exclude={"starts"}))
+
+
+class ThresholdRequest(BaseModel):
+    """The balance below which the org is warned; null for never."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    threshold_paise: Annotated[int, Field(strict=True, gt=0, le=MOST_PAISE_AT_ONCE)] | None
 
 
 def billing_app(*, pool: Pool, committed: AfterCommit, internal_token: str) -> FastAPI:
@@ -80,9 +101,42 @@ def billing_app(*, pool: Pool, committed: AfterCommit, internal_token: str) -> F
     @app.put("/internal/orgs/{org_id}/plan")
     async def put_plan(org_id: UUID, body: PlanRequest) -> Response:
         async with pool.acquire() as connection, connection.transaction():
-            activation = await plans.activate(connection, org_id=org_id, terms=Terms(**body.model_dump()))
+            if body.starts == "next_month":
+                scheduled = await plans.schedule(connection, org_id=org_id, terms=body.terms(), at=now())
+                return json({"data": _shown_scheduled(scheduled)})
+            activation = await plans.activate(connection, org_id=org_id, terms=body.terms())
         _tell_activated(activation, committed)
         return json({"data": _shown_plan(activation.plan)})
+
+    @app.get("/internal/orgs/{org_id}/plan")
+    async def show_plan(org_id: UUID) -> Response:
+        async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            plan = await plans.latest_plan(connection, org_id)
+            scheduled = await plans.scheduled_plan(connection, org_id)
+        if plan is None and scheduled is None:
+            raise Refused(404, "this org has never had a plan")
+        return json(
+            {
+                "data": {
+                    **(_shown_plan(plan) if plan else {"org_id": org_id, "plan": None}),
+                    "active": plan is not None and plan.is_active(now()),
+                    "scheduled": _shown_scheduled(scheduled) if scheduled else None,
+                }
+            }
+        )
+
+    @app.delete("/internal/orgs/{org_id}/plan/scheduled")
+    async def forget_scheduled(org_id: UUID) -> Response:
+        async with pool.acquire() as connection, connection.transaction():
+            if not await plans.forget_scheduled(connection, org_id):
+                raise Refused(404, "no change is scheduled")
+        return json({"data": {"org_id": org_id, "scheduled": None}})
+
+    @app.put("/internal/orgs/{org_id}/low-balance-threshold")
+    async def put_threshold(org_id: UUID, body: ThresholdRequest) -> Response:
+        async with pool.acquire() as connection, connection.transaction():
+            threshold = await thresholds.set_threshold(connection, org_id=org_id, **body.model_dump())
+        return json({"data": asdict(threshold)})
 
     @app.get("/internal/orgs/{org_id}/wallet")
     async def show_wallet(org_id: UUID) -> Response:
@@ -149,6 +203,10 @@ def _shown_plan(plan: Plan) -> dict[str, Any]:
         "active_from": rfc3339(plan.active_from),
         "active_until": None if until is None else rfc3339(until),
     }
+
+
+def _shown_scheduled(scheduled: Scheduled) -> dict[str, Any]:
+    return {**asdict(scheduled.terms), "starts_at": rfc3339(scheduled.starts_at)}
 
 
 def _shown_line(line: queries.Line) -> dict[str, Any]:
