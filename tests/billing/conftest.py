@@ -189,6 +189,6 @@ async def everything(pool: Pool) -> dict[str, object]:
     """All that a batch could change, to be compared."""
     tables = (
         *("accounts", "transfers", "entries", "settlement_conflicts", "discrepancies", "low_balance_notices", "plans"),
-        *("scheduled_plans", "plan_expiries", "plan_turns", "outbox", "dead_letters"),
+        *("scheduled_plans", "plan_expiries", "plan_turns", "refunds", "outbox", "dead_letters"),
     )
     return {table: await pool.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables}

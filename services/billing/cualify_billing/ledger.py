@@ -18,7 +18,7 @@ from cualify_billing.settlement import Conflict, Debit
 from cualify_shared import faults, outbox
 from cualify_shared.database import Connection
 from cualify_shared.events import Event, EventData
-from cualify_shared.events.wallet import WalletCredited, WalletDebited, WalletLowBalance
+from cualify_shared.events.wallet import WalletCredited, WalletDebited, WalletLowBalance, WalletRefunded
 
 TRANSFERS = Counter("cualify_transfers_total", "Business facts that moved money, or 0 paise of it.", ["kind"])
 """Counted by the callers, after their COMMIT."""
@@ -30,6 +30,10 @@ COUNTER_ACCOUNTS: dict[CreditKind, str] = {
     "adjustment": "adjustments",
 }
 assert set(COUNTER_ACCOUNTS) == set(get_args(CreditKind))
+
+ReductionKind: TypeAlias = Literal["refund", "chargeback", "correction"]
+GOES_TO: dict[ReductionKind, str] = {"refund": "refunds", "chargeback": "chargebacks", "correction": "adjustments"}
+assert set(GOES_TO) == set(get_args(ReductionKind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,23 @@ class Credit:
     def name(self) -> str:
         """The business fact: a payment is credited once, whatever its kind."""
         return f"topup:{self.payment_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduction:
+    """Money that leaves a wallet other than by a call. The api has set it aside under `refund_id`."""
+
+    refund_id: str
+    org_id: UUID
+    kind: ReductionKind
+    amount_paise: int
+    payment_id: str | None
+    at: datetime
+
+    @property
+    def name(self) -> str:
+        """The business fact: a refund leaves once."""
+        return f"refund:{self.refund_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +124,21 @@ async def credit(connection: Connection, given: Credit) -> Credited | Contradict
     faults.point("billing.posted")
     await outbox.put(connection, [_credited_event(given, posted)])
     return Credited(given.name, given.amount_paise, posted.balance_paise, repeated=False)
+
+
+async def reduce(connection: Connection, wanted: Reduction) -> Posted:
+    """Takes money out of a wallet, and says so in `wallet.refunded`. Its name must be new: `refunds` decides that.
+
+    Raises:
+        asyncpg.CheckViolationError: `wallets_are_never_negative`.
+    """
+    await posting.lock_wallets(connection, {wanted.org_id})
+    counter = await posting.lock_counter_account(connection, GOES_TO[wanted.kind])
+    transfer = Transfer(wanted.name, wanted.kind, wanted.org_id, -wanted.amount_paise, wanted.at)
+    posted = (await posting.post(connection, [transfer], counter_account=counter))[wanted.name]
+    faults.point("billing.posted")
+    await outbox.put(connection, [_refunded_event(wanted, posted), *_low_balance_events(wanted.org_id, posted)])
+    return posted
 
 
 TAKE_SEQUENCE = """
@@ -219,3 +255,16 @@ def _credited_event(given: Credit, posted: Posted) -> Event:
         balance_paise=posted.balance_paise,
     )
     return wallet_event(credited, org_id=given.org_id, sequence=posted.sequence)
+
+
+def _refunded_event(wanted: Reduction, posted: Posted) -> Event:
+    refunded = WalletRefunded(
+        org_id=wanted.org_id,
+        transfer=wanted.name,
+        refund_id=wanted.refund_id,
+        kind=wanted.kind,
+        amount_paise=wanted.amount_paise,
+        balance_paise=posted.balance_paise,
+        payment_id=wanted.payment_id,
+    )
+    return wallet_event(refunded, org_id=wanted.org_id, sequence=posted.sequence)

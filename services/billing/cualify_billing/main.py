@@ -1,5 +1,6 @@
 """billing: plans, wallets and the ledger. Ended calls come in by Kafka, top-ups and plans by HTTP."""
 
+from datetime import timedelta
 from functools import partial
 
 from cualify_billing.consume import READS
@@ -16,6 +17,7 @@ def parts(context: Context[BillingSettings]) -> Parts:
         pool=context.pool,
         committed=context.committed,
         internal_token=context.settings.internal_token.get_secret_value(),
+        refund_within=timedelta(days=context.settings.refund_within_days),
     )
     loops = (every(1.0, "turn_plans", partial(turn_plans, context.pool, context.committed)),)
     return Parts(app=app, reads=READS, loops=loops)

@@ -67,13 +67,19 @@ ORDER BY transfers.name
 
 AMOUNTS = """
 SELECT 'the wallet moves by the transfer''s amount' AS rule, transfers.name AS subject,
-    CASE WHEN transfers.kind = 'call_debit' THEN -transfers.amount_paise ELSE transfers.amount_paise END AS expected,
+    CASE
+        WHEN transfers.kind IN ('call_debit', 'refund', 'chargeback', 'correction') THEN -transfers.amount_paise
+        ELSE transfers.amount_paise
+    END AS expected,
     entries.amount_paise AS found
 FROM transfers
 JOIN entries ON entries.transfer = transfers.name
 JOIN accounts ON accounts.id = entries.account_id AND accounts.kind = 'wallet'
 WHERE entries.amount_paise
-    <> CASE WHEN transfers.kind = 'call_debit' THEN -transfers.amount_paise ELSE transfers.amount_paise END
+    <> CASE
+        WHEN transfers.kind IN ('call_debit', 'refund', 'chargeback', 'correction') THEN -transfers.amount_paise
+        ELSE transfers.amount_paise
+    END
 ORDER BY transfers.name
 """
 
