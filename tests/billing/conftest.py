@@ -59,15 +59,23 @@ class Caller:
         self._app = app
 
     async def __call__(
-        self, method: str, path: str, body: Any = None, *, token: str | None = TOKEN, raw: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = TOKEN,
+        raw: bytes | None = None,
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         """Status and JSON of the answer."""
         answer: list[Message] = []
         sent = raw if raw is not None else b"" if body is None else orjson.dumps(body)
         where, _, query = path.partition("?")
-        headers = [(b"content-type", b"application/json")]
+        sent_headers = [(b"content-type", b"application/json")]
+        sent_headers += [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         if token is not None:
-            headers.append((b"authorization", f"Bearer {token}".encode()))
+            sent_headers.append((b"authorization", f"Bearer {token}".encode()))
         scope = {
             "type": "http",
             "http_version": "1.1",
@@ -77,7 +85,7 @@ class Caller:
             "query_string": query.encode(),
             "root_path": "",
             "scheme": "http",
-            "headers": headers,
+            "headers": sent_headers,
             "server": ("test", 80),
             "client": ("test", 1),
         }

@@ -5,12 +5,12 @@ from types import ModuleType
 
 import pytest
 
-from cualify_billing import bills, ledger, plans, posting, queries, reconcile, refunds, settlement, thresholds
+from cualify_billing import bills, ledger, plans, posting, queries, reconcile, refunds, settlement, thresholds, top_ups
 from cualify_shared.database import Pool
 
 STARTS = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b")
 
-MODULES = (bills, ledger, plans, posting, queries, reconcile, refunds, settlement, thresholds)
+MODULES = (bills, ledger, plans, posting, queries, reconcile, refunds, settlement, thresholds, top_ups)
 
 
 def statements(module: ModuleType) -> list[tuple[str, str]]:
