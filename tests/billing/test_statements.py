@@ -1,16 +1,20 @@
 """Every SQL statement of billing is one that the migrated schema understands."""
 
+import importlib
+import pkgutil
 import re
 from types import ModuleType
 
 import pytest
 
-from cualify_billing import bills, ledger, plans, posting, queries, reconcile, refunds, settlement, thresholds, top_ups
+import cualify_billing
 from cualify_shared.database import Pool
 
 STARTS = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b")
 
-MODULES = (bills, ledger, plans, posting, queries, reconcile, refunds, settlement, thresholds, top_ups)
+MODULES = [
+    importlib.import_module(found.name) for found in pkgutil.iter_modules(cualify_billing.__path__, "cualify_billing.")
+]
 
 
 def statements(module: ModuleType) -> list[tuple[str, str]]:

@@ -23,11 +23,12 @@ from cualify_shared.events.wallet import WalletCredited, WalletDebited, WalletLo
 TRANSFERS = Counter("cualify_transfers_total", "Business facts that moved money, or 0 paise of it.", ["kind"])
 """Counted by the callers, after their COMMIT."""
 
-CreditKind: TypeAlias = Literal["top_up", "promotion", "adjustment"]
+CreditKind: TypeAlias = Literal["top_up", "promotion", "adjustment", "credit_note"]
 COUNTER_ACCOUNTS: dict[CreditKind, str] = {
     "top_up": "topup_clearing",
     "promotion": "promotions",
     "adjustment": "adjustments",
+    "credit_note": "adjustments",
 }
 assert set(COUNTER_ACCOUNTS) == set(get_args(CreditKind))
 
@@ -48,8 +49,8 @@ class Credit:
 
     @property
     def name(self) -> str:
-        """The business fact: a payment is credited once, whatever its kind."""
-        return f"topup:{self.payment_id}"
+        """The business fact: a payment is credited once, whatever its kind; so is a credit note."""
+        return f"{'credit_note' if self.kind == 'credit_note' else 'topup'}:{self.payment_id}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,12 @@ async def debit_calls(connection: Connection, debits: Sequence[Debit]) -> Settle
     return Settlement(debited, await settlement.record_conflicts(connection, repeats))
 
 
+OWE_DOCUMENT = """
+INSERT INTO documents_due (transfer)
+VALUES ($1)
+"""
+
+
 async def credit(connection: Connection, given: Credit) -> Credited | Contradicted:
     """Puts money into a wallet once for each payment, and says so in `wallet.credited`."""
     await posting.lock_wallets(connection, {given.org_id})
@@ -123,6 +130,8 @@ async def credit(connection: Connection, given: Credit) -> Credited | Contradict
         return await _credited_before(connection, given)
     faults.point("billing.posted")
     await outbox.put(connection, [_credited_event(given, posted)])
+    if given.kind == "top_up":
+        await connection.execute(OWE_DOCUMENT, given.name)
     return Credited(given.name, given.amount_paise, posted.balance_paise, repeated=False)
 
 
@@ -138,6 +147,8 @@ async def reduce(connection: Connection, wanted: Reduction) -> Posted:
     posted = (await posting.post(connection, [transfer], counter_account=counter))[wanted.name]
     faults.point("billing.posted")
     await outbox.put(connection, [_refunded_event(wanted, posted), *_low_balance_events(wanted.org_id, posted)])
+    if wanted.kind == "refund":
+        await connection.execute(OWE_DOCUMENT, wanted.name)
     return posted
 
 

@@ -6,6 +6,8 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from cualify_billing.razorpay import Razorpay
+from cualify_billing.tax_profiles import Seller
+from cualify_billing.web.documents import document_routes
 from cualify_billing.web.money import money_routes
 from cualify_billing.web.plans import plan_routes
 from cualify_billing.web.top_ups import top_up_routes
@@ -22,10 +24,12 @@ def billing_app(
     refund_within: timedelta = timedelta(days=15),
     gateway: Razorpay | None = None,
     webhook_secret: SecretStr | None = None,
+    seller: Seller | None = None,
 ) -> FastAPI:
     """All routes of billing but the operators', which every service has. `committed` wakes the outbox."""
     app = internal_app(internal_token=internal_token)
     app.include_router(money_routes(pool=pool, committed=committed, refund_within=refund_within))
     app.include_router(plan_routes(pool=pool, committed=committed))
     app.include_router(top_up_routes(pool=pool, committed=committed, gateway=gateway, webhook_secret=webhook_secret))
+    app.include_router(document_routes(pool=pool, committed=committed, seller=seller))
     return app

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Annotated, Any, Self, assert_never
+from typing import Annotated, Any, Literal, Self, assert_never
 from uuid import UUID
 
 import structlog
@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from cualify_billing import bills, ledger, queries, refunds, thresholds
-from cualify_billing.ledger import Contradicted, Credit, Credited, CreditKind, Reduction, ReductionKind
+from cualify_billing.ledger import Contradicted, Credit, Credited, Reduction, ReductionKind
 from cualify_billing.refunds import NotRefunded, OtherRefund, Refunded
 from cualify_billing.web.fields import Amount, Body, Name
 from cualify_shared.clock import now, rfc3339
@@ -28,7 +28,7 @@ class CreditRequest(Body):
 
     payment_id: Name
     amount_paise: Amount
-    kind: CreditKind = "top_up"
+    kind: Literal["top_up", "promotion", "adjustment"] = "top_up"
 
 
 class RefundRequest(Body):
