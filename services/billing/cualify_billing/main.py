@@ -8,9 +8,11 @@ from cualify_billing.consume import READS
 from cualify_billing.issue import issue_invoices, issue_vouchers
 from cualify_billing.loops import every
 from cualify_billing.razorpay import Razorpay
+from cualify_billing.reconcile import reconcile
 from cualify_billing.routes import billing_app
 from cualify_billing.settings import BillingSettings
 from cualify_billing.turn import turn_plans
+from cualify_shared.database import Pool
 from cualify_shared.service import Context, Loop, Parts, Service
 
 
@@ -31,11 +33,19 @@ def parts(context: Context[BillingSettings]) -> Parts:
 
 def _loops(context: Context[BillingSettings]) -> Sequence[Loop]:
     pool, seller = context.pool, context.settings.seller
-    loops = [every(1.0, "turn_plans", partial(turn_plans, pool, context.committed))]
+    loops = [
+        every(1.0, "turn_plans", partial(turn_plans, pool, context.committed)),
+        every(context.settings.reconcile_every_sec, "reconcile", partial(_reconcile, pool)),
+    ]
     if seller is not None:
         loops.append(every(2.0, "issue_vouchers", partial(issue_vouchers, pool, seller)))
         loops.append(every(60.0, "issue_invoices", partial(issue_invoices, pool, seller)))
     return loops
+
+
+async def _reconcile(pool: Pool) -> bool:
+    await reconcile(pool)
+    return False
 
 
 def _gateway(settings: BillingSettings) -> Razorpay | None:

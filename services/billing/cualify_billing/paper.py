@@ -11,7 +11,7 @@ from cualify_billing.india import IST
 
 Json = dict[str, Any]
 _WIDTHS = (66, 16, 24, 24, 20, 20, 20)
-_HEADS = ("Description", "SAC", "Amount", "Taxable", "CGST", "SGST/UTGST", "IGST")
+_HEADS = ("Description", "SAC", "Amount", "Taxable", "CGST", "SGST", "IGST")
 
 
 def pdf(body: Json) -> bytes:

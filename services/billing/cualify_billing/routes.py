@@ -11,6 +11,7 @@ from cualify_billing.web.documents import document_routes
 from cualify_billing.web.money import money_routes
 from cualify_billing.web.plans import plan_routes
 from cualify_billing.web.top_ups import top_up_routes
+from cualify_billing.web.truth import truth_routes
 from cualify_shared.database import Pool
 from cualify_shared.internal_http import internal_app
 from cualify_shared.reads import AfterCommit
@@ -32,4 +33,5 @@ def billing_app(
     app.include_router(plan_routes(pool=pool, committed=committed))
     app.include_router(top_up_routes(pool=pool, committed=committed, gateway=gateway, webhook_secret=webhook_secret))
     app.include_router(document_routes(pool=pool, committed=committed, seller=seller))
+    app.include_router(truth_routes(pool=pool))
     return app

@@ -15,6 +15,9 @@ class BillingSettings(ServiceSettings):
     refund_within_days: Annotated[int, Field(ge=0, le=3650)] = 15
     """How long after a payment its unused part can be refunded."""
 
+    reconcile_every_sec: Annotated[float, Field(ge=1, le=86400)] = 3600.0
+    """How often the ledger is held against itself; it reads every entry."""
+
     razorpay_key_id: str | None = None
     razorpay_key_secret: SecretStr | None = None
     razorpay_webhook_secret: SecretStr | None = None
