@@ -4,14 +4,19 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
+import pytest
 import pytest_asyncio
+from starlette.types import ASGIApp, Message
 
 from cualify_billing import ledger
 from cualify_billing.consume import READS
 from cualify_billing.ledger import Contradicted, Credit, Credited, CreditKind
 from cualify_billing.reconcile import differences
+from cualify_billing.routes import billing_app
 from cualify_shared.database import Pool, create_pool
 from cualify_shared.dead_letters import Record
 from cualify_shared.events import Event, Terms, decode, encode
@@ -22,6 +27,7 @@ from cualify_shared.reads import Reader
 from tests.support.databases import Databases, MakeDatabase
 
 MakePool = Callable[[str], Awaitable[Pool]]
+TOKEN = "internal-token-of-the-tests"
 AT = datetime(2026, 5, 31, 14, 22, 11, tzinfo=UTC)
 TERMS = Terms(rate_paise_per_sec=10, pulse_sec=1, hold_paise=3000, max_duration_sec=300)
 
@@ -44,6 +50,66 @@ async def untouched_pool(databases: Databases) -> AsyncIterator[Pool]:
     pool = await create_pool(await databases.fresh("cualify_billing"), application_name="test", size=5)
     yield pool
     await asyncio.wait_for(pool.close(), 5)
+
+
+class Caller:
+    """Speaks HTTP to the app without a socket."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = TOKEN,
+        raw: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, Any]:
+        """Status and JSON of the answer."""
+        answer: list[Message] = []
+        sent = raw if raw is not None else b"" if body is None else orjson.dumps(body)
+        where, _, query = path.partition("?")
+        sent_headers = [(b"content-type", b"application/json")]
+        sent_headers += [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+        if token is not None:
+            sent_headers.append((b"authorization", f"Bearer {token}".encode()))
+        scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": method,
+            "path": where,
+            "raw_path": where.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "scheme": "http",
+            "headers": sent_headers,
+            "server": ("test", 80),
+            "client": ("test", 1),
+        }
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": sent, "more_body": False}
+
+        async def send(message: Message) -> None:
+            answer.append(message)
+
+        await self._app(scope, receive, send)
+        return answer[0]["status"], orjson.loads(b"".join(part.get("body", b"") for part in answer[1:]))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def ask(pool: Pool) -> Caller:
+    """The routes of billing over a fresh database."""
+    return Caller(billing_app(pool=pool, committed=lambda: None, internal_token=TOKEN))
+
+
+@pytest.fixture
+def ask_in_vain(untouched_pool: Pool) -> Caller:
+    """The same, for what is refused."""
+    return Caller(billing_app(pool=untouched_pool, committed=lambda: None, internal_token=TOKEN))
 
 
 def ended(
@@ -129,5 +195,8 @@ async def assert_sound(pool: Pool) -> None:
 
 async def everything(pool: Pool) -> dict[str, object]:
     """All that a batch could change, to be compared."""
-    tables = ("accounts", "transfers", "entries", "settlement_conflicts", "plans", "outbox", "dead_letters")
+    tables = (
+        *("accounts", "transfers", "entries", "settlement_conflicts", "discrepancies", "low_balance_notices", "plans"),
+        *("scheduled_plans", "plan_expiries", "plan_turns", "refunds", "outbox", "dead_letters"),
+    )
     return {table: await pool.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables}

@@ -35,6 +35,26 @@ def consume_elsewhere(dsn: str, *, org: UUID, call: UUID, dies_at: str) -> int:
     ).returncode
 
 
+ACTOR = """
+import asyncio, sys
+from uuid import UUID
+from cualify_shared.database import create_pool
+
+async def main(dsn, org):
+    await act(await create_pool(dsn, application_name="dies", size=2), UUID(org))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def die_at(point: str, dsn: str, acting: str, org: UUID) -> None:
+    """Runs `acting`, which defines `act(pool, org)`, in a process that dies at that point."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "FAULTS": point, "PYTHONPATH": paths}
+    command = [sys.executable, "-c", acting + ACTOR, dsn, str(org)]
+    assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == -signal.SIGKILL
+
+
 @pytest.mark.parametrize(
     ("point", "written"),
     [("billing.posted", False), ("reads.call.events.handled", False), ("reads.call.events.committed", True)],

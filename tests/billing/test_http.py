@@ -5,70 +5,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-import orjson
 import pytest
-import pytest_asyncio
-from starlette.types import ASGIApp, Message
 
 from cualify_billing.routes import billing_app
 from cualify_shared.database import Pool
 from cualify_shared.events.wallet import PlanActivated, WalletCredited
-from tests.billing.conftest import assert_sound, balance, call_of, consume, ended, said
+from tests.billing.conftest import TOKEN, Caller, assert_sound, balance, call_of, consume, ended, said
 
-TOKEN = "internal-token-of-the-tests"
 PLAN = {"plan": "growth", "rate_paise_per_sec": 10}
-
-
-class Caller:
-    """Speaks HTTP to the app without a socket."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(
-        self, method: str, path: str, body: Any = None, *, token: str | None = TOKEN, raw: bytes | None = None
-    ) -> tuple[int, Any]:
-        """Status and JSON of the answer."""
-        answer: list[Message] = []
-        sent = raw if raw is not None else b"" if body is None else orjson.dumps(body)
-        where, _, query = path.partition("?")
-        headers = [(b"content-type", b"application/json")]
-        if token is not None:
-            headers.append((b"authorization", f"Bearer {token}".encode()))
-        scope = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": method,
-            "path": where,
-            "raw_path": where.encode(),
-            "query_string": query.encode(),
-            "root_path": "",
-            "scheme": "http",
-            "headers": headers,
-            "server": ("test", 80),
-            "client": ("test", 1),
-        }
-
-        async def receive() -> Message:
-            return {"type": "http.request", "body": sent, "more_body": False}
-
-        async def send(message: Message) -> None:
-            answer.append(message)
-
-        await self._app(scope, receive, send)
-        return answer[0]["status"], orjson.loads(b"".join(part.get("body", b"") for part in answer[1:]))
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def ask(pool: Pool) -> Caller:
-    """The routes of billing over a fresh database."""
-    return Caller(billing_app(pool=pool, committed=lambda: None, internal_token=TOKEN))
-
-
-@pytest.fixture
-def ask_in_vain(untouched_pool: Pool) -> Caller:
-    """The same, for what is refused."""
-    return Caller(billing_app(pool=untouched_pool, committed=lambda: None, internal_token=TOKEN))
 
 
 async def test_a_credit_is_given_once_for_each_payment(ask: Caller, pool: Pool) -> None:

@@ -96,7 +96,7 @@ async def test_a_batch_waits_for_a_till_where_all_are_taken(pool: Pool) -> None:
     [
         ("UPDATE accounts SET balance_paise = 1 WHERE kind = 'wallet'", "all balances sum to zero"),
         ("UPDATE accounts SET balance_paise = 1 WHERE kind = 'wallet'", "a balance is the sum of its entries"),
-        ("UPDATE accounts SET sequence = 9", "an org has an event for each transfer and each plan"),
+        ("UPDATE accounts SET sequence = 9", "an org has an event for each fact"),
         ("UPDATE entries SET balance_after_paise = 1", "each entry continues from the one before"),
         ("UPDATE entries SET amount_paise = amount_paise + 1", "the entries of a transfer sum to zero"),
         ("DELETE FROM entries WHERE id = 2", "a transfer has two entries, one of them in its org's wallet"),

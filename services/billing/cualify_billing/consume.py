@@ -6,7 +6,8 @@ import structlog
 from prometheus_client import Counter
 
 from cualify_billing import ledger, price
-from cualify_billing.ledger import Debit, Settlement
+from cualify_billing.ledger import Settlement
+from cualify_billing.settlement import Debit
 from cualify_shared.database import Connection
 from cualify_shared.events import Event
 from cualify_shared.events.call import CallCompleted, CallFailed
@@ -41,6 +42,7 @@ def _debit(event: Event) -> Debit:
         terms=ended.terms,
         bill=price.bill(ended.terms, duration_sec=ended.duration_sec) if completed else price.NOTHING,
         ended_at=ended.ended_at,
+        provider_cost_cents=ended.provider_cost_cents,
     )
 
 

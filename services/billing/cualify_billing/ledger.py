@@ -1,11 +1,10 @@
 """The only code that moves money. A business fact moves it once: its name is the transfer's primary key.
 
-A whole batch is one set-wise statement: transfers whose names are new, two entries each that sum to zero, one change of
-each account. Locks are taken in this order: wallets by id, then one account of ours (a revenue till, or where credits
-come from). READ COMMITTED is relied on: the posting statement sees the balances as the locks found them.
+`posting` writes whole batches as one set-wise statement: transfers whose names are new, two entries each that sum to
+zero, one change of each account. What moves is said in the same transaction, each org's events with a gapless sequence.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias, get_args
@@ -13,41 +12,29 @@ from uuid import UUID
 
 from prometheus_client import Counter
 
-from cualify_billing.price import Bill
+from cualify_billing import posting, settlement
+from cualify_billing.posting import CallFacts, Posted, Transfer
+from cualify_billing.settlement import Conflict, Debit
 from cualify_shared import faults, outbox
 from cualify_shared.database import Connection
-from cualify_shared.events import Event, Terms
-from cualify_shared.events.wallet import WalletCredited, WalletDebited
+from cualify_shared.events import Event, EventData
+from cualify_shared.events.wallet import WalletCredited, WalletDebited, WalletLowBalance, WalletRefunded
 
 TRANSFERS = Counter("cualify_transfers_total", "Business facts that moved money, or 0 paise of it.", ["kind"])
 """Counted by the callers, after their COMMIT."""
 
-CreditKind: TypeAlias = Literal["top_up", "promotion", "adjustment"]
+CreditKind: TypeAlias = Literal["top_up", "promotion", "adjustment", "credit_note"]
 COUNTER_ACCOUNTS: dict[CreditKind, str] = {
     "top_up": "topup_clearing",
     "promotion": "promotions",
     "adjustment": "adjustments",
+    "credit_note": "adjustments",
 }
 assert set(COUNTER_ACCOUNTS) == set(get_args(CreditKind))
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Debit:
-    """A call that ended, and its price. `event_id` is the event that said so."""
-
-    call_id: UUID
-    org_id: UUID
-    event_id: UUID
-    call_status: str
-    duration_sec: int
-    terms: Terms
-    bill: Bill
-    ended_at: datetime
-
-    @property
-    def name(self) -> str:
-        """The business fact: a call is debited once."""
-        return f"debit:{self.call_id}"
+ReductionKind: TypeAlias = Literal["refund", "chargeback", "correction"]
+GOES_TO: dict[ReductionKind, str] = {"refund": "refunds", "chargeback": "chargebacks", "correction": "adjustments"}
+assert set(GOES_TO) == set(get_args(ReductionKind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,28 +49,25 @@ class Credit:
 
     @property
     def name(self) -> str:
-        """The business fact: a payment is credited once, whatever its kind."""
-        return f"topup:{self.payment_id}"
+        """The business fact: a payment is credited once, whatever its kind; so is a credit note."""
+        return f"{'credit_note' if self.kind == 'credit_note' else 'topup'}:{self.payment_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """A transfer that this statement wrote. `sequence` is its event's, for the org."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduction:
+    """Money that leaves a wallet other than by a call. The api has set it aside under `refund_id`."""
 
-    name: str
-    balance_paise: int
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """An end of a call that contradicts the one that was settled. Nothing moved."""
-
-    transfer: str
-    call_id: UUID
+    refund_id: str
     org_id: UUID
-    settled_paise: int
+    kind: ReductionKind
     amount_paise: int
+    payment_id: str | None
+    at: datetime
+
+    @property
+    def name(self) -> str:
+        """The business fact: a refund leaves once."""
+        return f"refund:{self.refund_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,27 +102,54 @@ async def debit_calls(connection: Connection, debits: Sequence[Debit]) -> Settle
         asyncpg.CheckViolationError: `wallets_are_never_negative`; nothing of the batch is written then.
     """
     first_of_each = list({debit.name: debit for debit in reversed(debits)}.values())[::-1]
-    await _open_and_lock_wallets(connection, {debit.org_id for debit in first_of_each})
-    till = await _lock_a_till(connection)
-    posted = await _post(connection, [_debit_row(debit) for debit in first_of_each], counter_account=till)
+    await posting.lock_wallets(connection, {debit.org_id for debit in first_of_each})
+    till = await posting.lock_a_till(connection)
+    posted = await posting.post(connection, [_debit_of(debit) for debit in first_of_each], counter_account=till)
     faults.point("billing.posted")
     debited = [(debit, posted[debit.name]) for debit in first_of_each if debit.name in posted]
-    await outbox.put(connection, [_debited_event(debit, to) for debit, to in debited])
+    await outbox.put(connection, [event for debit, to in debited for event in _debited_events(debit, to)])
+    await settlement.record_discrepancies(connection, [debit for debit, _ in debited])
     settled_now = {debit.event_id for debit, _ in debited}
     repeats = [debit for debit in debits if debit.event_id not in settled_now]
-    return Settlement(debited, await _record_conflicts(connection, repeats))
+    return Settlement(debited, await settlement.record_conflicts(connection, repeats))
+
+
+OWE_DOCUMENT = """
+INSERT INTO documents_due (transfer)
+VALUES ($1)
+"""
 
 
 async def credit(connection: Connection, given: Credit) -> Credited | Contradicted:
     """Puts money into a wallet once for each payment, and says so in `wallet.credited`."""
-    await _open_and_lock_wallets(connection, {given.org_id})
-    counter = await connection.fetchval(LOCK_COUNTER_ACCOUNT, COUNTER_ACCOUNTS[given.kind])
-    posted = (await _post(connection, [_credit_row(given)], counter_account=counter)).get(given.name)
+    await posting.lock_wallets(connection, {given.org_id})
+    counter = await posting.lock_counter_account(connection, COUNTER_ACCOUNTS[given.kind])
+    transfer = Transfer(given.name, given.kind, given.org_id, given.amount_paise, given.paid_at)
+    posted = (await posting.post(connection, [transfer], counter_account=counter)).get(given.name)
     if posted is None:
         return await _credited_before(connection, given)
     faults.point("billing.posted")
     await outbox.put(connection, [_credited_event(given, posted)])
+    if given.kind == "top_up":
+        await connection.execute(OWE_DOCUMENT, given.name)
     return Credited(given.name, given.amount_paise, posted.balance_paise, repeated=False)
+
+
+async def reduce(connection: Connection, wanted: Reduction) -> Posted:
+    """Takes money out of a wallet, and says so in `wallet.refunded`. Its name must be new: `refunds` decides that.
+
+    Raises:
+        asyncpg.CheckViolationError: `wallets_are_never_negative`.
+    """
+    await posting.lock_wallets(connection, {wanted.org_id})
+    counter = await posting.lock_counter_account(connection, GOES_TO[wanted.kind])
+    transfer = Transfer(wanted.name, wanted.kind, wanted.org_id, -wanted.amount_paise, wanted.at)
+    posted = (await posting.post(connection, [transfer], counter_account=counter))[wanted.name]
+    faults.point("billing.posted")
+    await outbox.put(connection, [_refunded_event(wanted, posted), *_low_balance_events(wanted.org_id, posted)])
+    if wanted.kind == "refund":
+        await connection.execute(OWE_DOCUMENT, wanted.name)
+    return posted
 
 
 TAKE_SEQUENCE = """
@@ -151,7 +162,12 @@ RETURNING sequence
 
 async def lock_wallet(connection: Connection, org_id: UUID) -> None:
     """Opens the org's wallet if need be, and locks it until the transaction ends: one writer of events at a time."""
-    await _open_and_lock_wallets(connection, {org_id})
+    await posting.lock_wallets(connection, {org_id})
+
+
+async def lock_wallets(connection: Connection, org_ids: Sequence[UUID]) -> None:
+    """The same for several orgs, in the order that all of billing locks in."""
+    await posting.lock_wallets(connection, set(org_ids))
 
 
 async def take_sequence(connection: Connection, org_id: UUID) -> int:
@@ -160,222 +176,34 @@ async def take_sequence(connection: Connection, org_id: UUID) -> int:
     return sequence
 
 
-# --- locks ---
-
-OPEN_WALLETS = """
-INSERT INTO accounts (name, kind, org_id)
-SELECT 'wallet:' || wanted.org_id::text, 'wallet', wanted.org_id
-FROM unnest($1::uuid[]) AS wanted (org_id)
-WHERE NOT EXISTS (SELECT FROM accounts WHERE accounts.org_id = wanted.org_id)
-ORDER BY wanted.org_id
-ON CONFLICT DO NOTHING
-"""
-
-LOCK_WALLETS = """
-SELECT id
-FROM accounts
-WHERE org_id = ANY($1::uuid[])
-ORDER BY id
-FOR NO KEY UPDATE
-"""
-
-
-async def _open_and_lock_wallets(connection: Connection, org_ids: set[UUID]) -> None:
-    """Opens first: an upsert of the balance would have its proposed row checked, and so refuse legal debits."""
-    await connection.execute(OPEN_WALLETS, list(org_ids))
-    locked = await connection.fetch(LOCK_WALLETS, list(org_ids))
-    assert len(locked) == len(org_ids), "each org has one wallet, and it is never closed"
-
-
-LOCK_A_FREE_TILL = """
-SELECT id
-FROM accounts
-WHERE kind = 'revenue'
-ORDER BY id
-LIMIT 1
-FOR NO KEY UPDATE SKIP LOCKED
-"""
-
-LOCK_ANY_TILL = """
-SELECT id
-FROM accounts
-WHERE name = 'revenue:' || (1 + pg_backend_pid() % (SELECT count(*) FROM accounts WHERE kind = 'revenue'))
-FOR NO KEY UPDATE
-"""
-
-
-async def _lock_a_till(connection: Connection) -> int:
-    """A revenue account that nobody else is writing to; where all are taken, waits for one of them."""
-    till: int | None = await connection.fetchval(LOCK_A_FREE_TILL)
-    if till is None:
-        till = await connection.fetchval(LOCK_ANY_TILL)
-    assert till is not None, "the migrations open the tills"
-    return till
-
-
-LOCK_COUNTER_ACCOUNT = """
-SELECT id
-FROM accounts
-WHERE name = $1
-FOR NO KEY UPDATE
-"""
-
-# --- the posting ---
-
-POST = """
-WITH given AS MATERIALIZED (
-    SELECT *
-    FROM unnest(
-        $2::text[], $3::text[], $4::uuid[], $5::bigint[], $6::timestamptz[], $7::uuid[], $8::text[], $9::uuid[],
-        $10::integer[], $11::integer[], $12::integer[], $13::integer[], $14::integer[], $15::bigint[]
-    ) WITH ORDINALITY AS g (
-        name, kind, org_id, to_wallet_paise, at, call_id, call_status, event_id,
-        duration_sec, billable_sec, rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise, n
+def wallet_event(data: EventData, *, org_id: UUID, sequence: int, call_id: UUID | None = None) -> Event:
+    """An event of an org's wallet, keyed and named as all of them are."""
+    return Event(
+        data=data,
+        org_id=org_id,
+        key=org_id,
+        subject=f"wallet/{org_id}",
+        sequence=sequence,
+        correlation_id=None if call_id is None else str(call_id),
     )
-),
-fresh AS (
-    INSERT INTO transfers (
-        name, kind, org_id, amount_paise, at, call_id, call_status, event_id,
-        duration_sec, billable_sec, rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise
-    )
-    SELECT
-        name, kind, org_id, abs(to_wallet_paise), at, call_id, call_status, event_id,
-        duration_sec, billable_sec, rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise
-    FROM given
-    ORDER BY n
-    ON CONFLICT (name) DO NOTHING
-    RETURNING name
-),
-moved AS MATERIALIZED (
-    SELECT
-        given.n,
-        given.name,
-        given.to_wallet_paise,
-        wallet.id AS wallet_id,
-        wallet.balance_paise + (sum(given.to_wallet_paise) OVER of_wallet)::bigint AS wallet_after_paise,
-        counter.balance_paise - (sum(given.to_wallet_paise) OVER of_all)::bigint AS counter_after_paise,
-        wallet.sequence + (row_number() OVER of_wallet) AS sequence
-    FROM given
-    JOIN fresh USING (name)
-    JOIN accounts AS wallet ON wallet.org_id = given.org_id
-    JOIN accounts AS counter ON counter.id = $1::bigint
-    WINDOW
-        of_wallet AS (PARTITION BY wallet.id ORDER BY given.n ROWS UNBOUNDED PRECEDING),
-        of_all AS (ORDER BY given.n ROWS UNBOUNDED PRECEDING)
-),
-written AS (
-    INSERT INTO entries (transfer, account_id, amount_paise, balance_after_paise)
-    SELECT name, account_id, amount_paise, balance_after_paise
-    FROM moved
-    CROSS JOIN LATERAL (
-        VALUES
-            (1, wallet_id, to_wallet_paise, wallet_after_paise),
-            (2, $1::bigint, -to_wallet_paise, counter_after_paise)
-    ) AS side (leg, account_id, amount_paise, balance_after_paise)
-    ORDER BY n, leg
-),
-changed AS (
-    UPDATE accounts
-    SET balance_paise = accounts.balance_paise + change.gained_paise, sequence = accounts.sequence + change.events
-    FROM (
-        SELECT wallet_id AS id, sum(to_wallet_paise)::bigint AS gained_paise, count(*) AS events
-        FROM moved
-        GROUP BY wallet_id
-        UNION ALL
-        SELECT $1::bigint, -sum(to_wallet_paise)::bigint, 0
-        FROM moved
-        HAVING count(*) > 0
-    ) AS change
-    WHERE accounts.id = change.id
-)
-SELECT name, wallet_after_paise AS balance_paise, sequence
-FROM moved
-ORDER BY n
-"""
-
-_Row: TypeAlias = tuple[str, str, UUID, int, datetime, UUID | None, str | None, UUID | None, *tuple[int | None, ...]]
-"""One transfer, in the order of POST's arrays from $2 on."""
 
 
-async def _post(connection: Connection, rows: Sequence[_Row], *, counter_account: int) -> dict[str, Posted]:
-    """Writes those whose names are new, each between its org's wallet and the counter account. Names are distinct."""
-    columns: Iterable[list[object]] = (list(column) for column in zip(*rows, strict=True))
-    posted = await connection.fetch(POST, counter_account, *columns)
-    return {row["name"]: Posted(**row) for row in posted}
-
-
-def _debit_row(debit: Debit) -> _Row:
+def _debit_of(debit: Debit) -> Transfer:
     terms = debit.terms
-    return (
-        debit.name,
-        "call_debit",
-        debit.org_id,
-        -debit.bill.amount_paise,
-        debit.ended_at,
-        debit.call_id,
-        debit.call_status,
-        debit.event_id,
-        debit.duration_sec,
-        debit.bill.billable_sec,
-        terms.rate_paise_per_sec,
-        terms.pulse_sec,
-        terms.max_duration_sec,
-        terms.hold_paise,
+    call = CallFacts(
+        call_id=debit.call_id,
+        call_status=debit.call_status,
+        event_id=debit.event_id,
+        duration_sec=debit.duration_sec,
+        billable_sec=debit.bill.billable_sec,
+        rate_paise_per_sec=terms.rate_paise_per_sec,
+        pulse_sec=terms.pulse_sec,
+        max_duration_sec=terms.max_duration_sec,
+        hold_paise=terms.hold_paise,
+        min_billable_sec=terms.min_billable_sec,
+        provider_cost_cents=debit.provider_cost_cents,
     )
-
-
-def _credit_row(given: Credit) -> _Row:
-    no_call = (None, None, None)
-    no_price = (None, None, None, None, None, None)
-    return (given.name, given.kind, given.org_id, given.amount_paise, given.paid_at, *no_call, *no_price)
-
-
-# --- repeats ---
-
-RECORD_CONFLICTS = """
-WITH repeat AS (
-    SELECT *
-    FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::uuid[], $5::text[], $6::integer[], $7::bigint[])
-         AS r (event_id, transfer, call_id, org_id, call_status, duration_sec, amount_paise)
-),
-recorded AS (
-    INSERT INTO settlement_conflicts (
-        event_id, transfer, org_id, call_status, duration_sec, amount_paise, settled_paise
-    )
-    SELECT
-        repeat.event_id, repeat.transfer, repeat.org_id, repeat.call_status, repeat.duration_sec, repeat.amount_paise,
-        transfers.amount_paise
-    FROM repeat
-    JOIN transfers ON transfers.name = repeat.transfer
-    WHERE (repeat.org_id, repeat.call_status, repeat.duration_sec, repeat.amount_paise)
-          IS DISTINCT FROM
-          (transfers.org_id, transfers.call_status, transfers.duration_sec, transfers.amount_paise)
-    ORDER BY repeat.event_id
-    ON CONFLICT (event_id) DO NOTHING
-    RETURNING event_id, settled_paise
-)
-SELECT DISTINCT ON (repeat.event_id)
-    repeat.transfer, repeat.call_id, repeat.org_id, recorded.settled_paise, repeat.amount_paise
-FROM recorded
-JOIN repeat USING (event_id)
-"""
-
-
-async def _record_conflicts(connection: Connection, repeats: Sequence[Debit]) -> list[Conflict]:
-    """Keeps, once for each event, what contradicts a settled call."""
-    if not repeats:
-        return []
-    rows = await connection.fetch(
-        RECORD_CONFLICTS,
-        [repeat.event_id for repeat in repeats],
-        [repeat.name for repeat in repeats],
-        [repeat.call_id for repeat in repeats],
-        [repeat.org_id for repeat in repeats],
-        [repeat.call_status for repeat in repeats],
-        [repeat.duration_sec for repeat in repeats],
-        [repeat.bill.amount_paise for repeat in repeats],
-    )
-    return [Conflict(**row) for row in rows]
+    return Transfer(debit.name, "call_debit", debit.org_id, -debit.bill.amount_paise, debit.ended_at, call)
 
 
 CREDITED_BEFORE = """
@@ -398,8 +226,8 @@ async def _credited_before(connection: Connection, given: Credit) -> Credited | 
 # --- events ---
 
 
-def _debited_event(debit: Debit, posted: Posted) -> Event:
-    return Event(
+def _debited_events(debit: Debit, posted: Posted) -> list[Event]:
+    debited = Event(
         data=WalletDebited(
             org_id=debit.org_id,
             call_id=debit.call_id,
@@ -410,6 +238,7 @@ def _debited_event(debit: Debit, posted: Posted) -> Event:
             billable_sec=debit.bill.billable_sec,
             rate_paise_per_sec=debit.terms.rate_paise_per_sec,
             pulse_sec=debit.terms.pulse_sec,
+            min_billable_sec=debit.terms.min_billable_sec,
         ),
         org_id=debit.org_id,
         key=debit.org_id,
@@ -418,19 +247,35 @@ def _debited_event(debit: Debit, posted: Posted) -> Event:
         correlation_id=str(debit.call_id),
         causation_id=str(debit.event_id),
     )
+    return [debited, *_low_balance_events(debit.org_id, posted)]
+
+
+def _low_balance_events(org_id: UUID, posted: Posted) -> list[Event]:
+    if posted.threshold_paise is None:
+        return []
+    low = WalletLowBalance(org_id=org_id, balance_paise=posted.balance_paise, threshold_paise=posted.threshold_paise)
+    return [wallet_event(low, org_id=org_id, sequence=posted.sequence + 1)]
 
 
 def _credited_event(given: Credit, posted: Posted) -> Event:
-    return Event(
-        data=WalletCredited(
-            org_id=given.org_id,
-            transfer=given.name,
-            kind=given.kind,
-            amount_paise=given.amount_paise,
-            balance_paise=posted.balance_paise,
-        ),
+    credited = WalletCredited(
         org_id=given.org_id,
-        key=given.org_id,
-        subject=f"wallet/{given.org_id}",
-        sequence=posted.sequence,
+        transfer=given.name,
+        kind=given.kind,
+        amount_paise=given.amount_paise,
+        balance_paise=posted.balance_paise,
     )
+    return wallet_event(credited, org_id=given.org_id, sequence=posted.sequence)
+
+
+def _refunded_event(wanted: Reduction, posted: Posted) -> Event:
+    refunded = WalletRefunded(
+        org_id=wanted.org_id,
+        transfer=wanted.name,
+        refund_id=wanted.refund_id,
+        kind=wanted.kind,
+        amount_paise=wanted.amount_paise,
+        balance_paise=posted.balance_paise,
+        payment_id=wanted.payment_id,
+    )
+    return wallet_event(refunded, org_id=wanted.org_id, sequence=posted.sequence)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from cualify_shared.database import Connection
@@ -51,3 +52,30 @@ LIMIT $3
 async def history(connection: Connection, *, org_id: UUID, before: int | None, limit: int) -> list[Line]:
     """A wallet's lines, newest first, from below the line `before`."""
     return [Line(**row) for row in await connection.fetch(HISTORY, org_id, before, limit)]
+
+
+DOCUMENTS = """
+SELECT number, kind, issued_on, total_paise, taxable_paise, cgst_paise, sgst_paise, igst_paise
+FROM documents
+WHERE org_id = $1
+ORDER BY issued_at DESC, number DESC
+LIMIT $2 OFFSET $3
+"""
+
+
+async def documents(connection: Connection, *, org_id: UUID, limit: int, offset: int) -> list[dict[str, Any]]:
+    """An org's tax documents, newest first, without their bodies."""
+    return [dict(row) for row in await connection.fetch(DOCUMENTS, org_id, limit, offset)]
+
+
+DOCUMENT = """
+SELECT body
+FROM documents
+WHERE org_id = $1 AND number = $2
+"""
+
+
+async def document(connection: Connection, *, org_id: UUID, number: str) -> dict[str, Any] | None:
+    """A tax document, whole."""
+    body: dict[str, Any] | None = await connection.fetchval(DOCUMENT, org_id, number)
+    return body

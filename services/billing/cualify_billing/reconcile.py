@@ -1,8 +1,20 @@
-"""Does the ledger agree with itself? Read-only. What it finds is for a person: nothing here corrects anything."""
+"""Does the ledger agree with itself and with what it was told? What is found is kept for a person, never corrected."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 
-from cualify_shared.database import Connection
+import structlog
+from prometheus_client import Gauge
+
+from cualify_shared.clock import now
+from cualify_shared.database import Connection, Pool
+
+log = structlog.get_logger(__name__)
+
+DIFFERENCES = Gauge("cualify_ledger_differences", "What the last reconciliation found that does not add up.")
+LAST_RUN = Gauge("cualify_ledger_reconciled_timestamp_seconds", "When this replica last reconciled the ledger.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +79,19 @@ ORDER BY transfers.name
 
 AMOUNTS = """
 SELECT 'the wallet moves by the transfer''s amount' AS rule, transfers.name AS subject,
-    CASE WHEN transfers.kind = 'call_debit' THEN -transfers.amount_paise ELSE transfers.amount_paise END AS expected,
+    CASE
+        WHEN transfers.kind IN ('call_debit', 'refund', 'chargeback', 'correction') THEN -transfers.amount_paise
+        ELSE transfers.amount_paise
+    END AS expected,
     entries.amount_paise AS found
 FROM transfers
 JOIN entries ON entries.transfer = transfers.name
 JOIN accounts ON accounts.id = entries.account_id AND accounts.kind = 'wallet'
 WHERE entries.amount_paise
-    <> CASE WHEN transfers.kind = 'call_debit' THEN -transfers.amount_paise ELSE transfers.amount_paise END
+    <> CASE
+        WHEN transfers.kind IN ('call_debit', 'refund', 'chargeback', 'correction') THEN -transfers.amount_paise
+        ELSE transfers.amount_paise
+    END
 ORDER BY transfers.name
 """
 
@@ -82,10 +100,16 @@ SELECT 'a debit is the price of its call' AS rule, name AS subject, price.paise 
 FROM transfers
 CROSS JOIN LATERAL (
     SELECT CASE
+        WHEN duration_sec = 0 THEN 0
+        ELSE greatest(least(duration_sec, max_duration_sec), coalesce(min_billable_sec, 0))
+    END AS sec
+) AS charged
+CROSS JOIN LATERAL (
+    SELECT CASE
         WHEN call_status <> 'completed' THEN 0::bigint
         ELSE least(
             hold_paise,
-            (least(duration_sec, max_duration_sec) + pulse_sec - 1) / pulse_sec * pulse_sec * rate_paise_per_sec::bigint
+            (charged.sec + pulse_sec - 1) / pulse_sec * pulse_sec * rate_paise_per_sec::bigint
         )
     END AS paise
 ) AS price
@@ -94,23 +118,194 @@ ORDER BY name
 """
 
 SEQUENCES = """
-SELECT 'an org has an event for each transfer and each plan' AS rule, accounts.name AS subject,
-    (SELECT count(*) FROM transfers WHERE transfers.org_id = accounts.org_id)
-        + (SELECT count(*) FROM plans WHERE plans.org_id = accounts.org_id) AS expected,
-    accounts.sequence AS found
+SELECT 'an org has an event for each fact' AS rule, accounts.name AS subject,
+    coalesce(told.events, 0) AS expected, accounts.sequence AS found
 FROM accounts
-WHERE accounts.kind = 'wallet'
-    AND accounts.sequence <> (SELECT count(*) FROM transfers WHERE transfers.org_id = accounts.org_id)
-        + (SELECT count(*) FROM plans WHERE plans.org_id = accounts.org_id)
+LEFT JOIN (
+    SELECT org_id, count(*) AS events
+    FROM (
+        SELECT org_id FROM transfers
+        UNION ALL
+        SELECT org_id FROM plans
+        UNION ALL
+        SELECT org_id FROM plan_expiries
+        UNION ALL
+        SELECT org_id FROM low_balance_notices
+    ) AS said
+    GROUP BY org_id
+) AS told USING (org_id)
+WHERE accounts.kind = 'wallet' AND accounts.sequence <> coalesce(told.events, 0)
 ORDER BY accounts.id
 """
 
-CHECKS = (ALL_BALANCES, BALANCES, RUNNING_BALANCES, ZERO_SUMS, TWO_SIDES, AMOUNTS, PRICES, SEQUENCES)
+CONFLICTS = """
+SELECT 'a call ends once, in one way' AS rule, transfer AS subject, settled_paise AS expected, amount_paise AS found
+FROM settlement_conflicts
+ORDER BY id
+"""
+
+PARKED = """
+SELECT 'every call that ended is debited' AS rule, 'dead letter ' || id || ': ' || left(error, 200) AS subject,
+    1::bigint AS expected, 0::bigint AS found
+FROM dead_letters
+WHERE status = 'parked'
+ORDER BY id
+"""
+
+UNCREDITED = """
+SELECT 'every payment is credited' AS rule, payment_id || ': ' || why AS subject, coalesce(amount_paise, 0) AS expected,
+    0::bigint AS found
+FROM payment_alarms
+ORDER BY seen_at
+"""
+
+INVOICED = """
+SELECT 'an advance is used up at most once' AS rule, documents.number AS subject, documents.total_paise AS expected,
+    sum(document_uses.amount_paise)::bigint AS found
+FROM documents
+JOIN document_uses ON document_uses.source = documents.number
+GROUP BY documents.number
+HAVING sum(document_uses.amount_paise) > documents.total_paise
+"""
+
+NUMBERED = """
+SELECT 'documents are numbered without gaps' AS rule, series.kind || ' ' || series.financial_year AS subject,
+    series.last::bigint AS expected, count(documents.number) AS found
+FROM document_series AS series
+LEFT JOIN documents ON documents.kind = series.kind AND documents.financial_year = series.financial_year
+GROUP BY series.kind, series.financial_year
+HAVING count(documents.number) <> series.last OR max(documents.serial) <> series.last
+"""
+
+CHECKS = (
+    ALL_BALANCES,
+    BALANCES,
+    RUNNING_BALANCES,
+    ZERO_SUMS,
+    TWO_SIDES,
+    AMOUNTS,
+    PRICES,
+    SEQUENCES,
+    INVOICED,
+    NUMBERED,
+)
+"""What must hold of the books themselves."""
+OPEN_QUESTIONS = (CONFLICTS, PARKED, UNCREDITED)
+"""What came from outside and does not fit: each has its reason in its name, and waits for a person."""
+WITHIN_SEC = 900
 
 
-async def differences(connection: Connection) -> list[Difference]:
+async def differences(connection: Connection, *, within_sec: float | None = None) -> list[Difference]:
     """All that does not add up; nothing, on a sound ledger. Reads every entry: for a quiet hour, or a replica.
 
     Each check is one statement, so transfers that are posted meanwhile do not disturb it.
     """
-    return [Difference(**row) for check in CHECKS for row in await connection.fetch(check)]
+    return await _found(connection, CHECKS, within_sec)
+
+
+async def open_questions(connection: Connection, *, within_sec: float | None = None) -> list[Difference]:
+    """What contradicts the ledger from outside: ends of calls, payments, records that could not be handled."""
+    return await _found(connection, OPEN_QUESTIONS, within_sec)
+
+
+async def _found(connection: Connection, checks: Sequence[str], within_sec: float | None) -> list[Difference]:
+    return [Difference(**row) for check in checks for row in await connection.fetch(check, timeout=within_sec)]
+
+
+# --- the reconciliation as it is kept ---
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """One run, and what it found."""
+
+    id: int
+    started_at: datetime
+    finished_at: datetime
+    revenue_paise: int
+    calls_with_cost: int
+    provider_cost_cents: Decimal
+    differences: Sequence[Mapping[str, object]]
+
+
+MARGIN = """
+SELECT
+    coalesce(sum(amount_paise), 0)::bigint AS revenue_paise,
+    count(provider_cost_cents) AS calls_with_cost,
+    coalesce(sum(provider_cost_cents), 0)::numeric(16, 4) AS provider_cost_cents
+FROM transfers
+WHERE kind = 'call_debit' AND provider_cost_cents IS NOT NULL
+"""
+
+KEEP = """
+INSERT INTO reconciliations (started_at, differences, revenue_paise, calls_with_cost, provider_cost_cents)
+VALUES ($1, $2, $3, $4, $5)
+RETURNING id
+"""
+
+KEEP_DIFFERENCES = """
+INSERT INTO reconciliation_differences (reconciliation_id, rule, subject, expected, found, reason)
+SELECT $1, rule, subject, expected, found, reason
+FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[])
+     AS d (rule, subject, expected, found, reason)
+"""
+
+RECONCILE_LOCK = 0x72636E63
+
+
+async def reconcile(pool: Pool) -> bool:
+    """Checks everything and keeps what was found; nothing is corrected. False: another replica is at it."""
+    async with pool.acquire() as connection, connection.transaction():
+        if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", RECONCILE_LOCK):
+            return False
+        await connection.execute(f"SET LOCAL statement_timeout = '{WITHIN_SEC}s'")
+        started_at = now()
+        wrong = [
+            (one, "the books disagree with themselves") for one in await differences(connection, within_sec=WITHIN_SEC)
+        ]
+        wrong += [(one, "somebody has to look") for one in await open_questions(connection, within_sec=WITHIN_SEC)]
+        margin = await connection.fetchrow(MARGIN, timeout=WITHIN_SEC)
+        assert margin is not None, "an aggregate has one row"
+        kept = await connection.fetchval(KEEP, started_at, len(wrong), *margin)
+        await connection.execute(
+            KEEP_DIFFERENCES,
+            kept,
+            [one.rule for one, _ in wrong],
+            [one.subject for one, _ in wrong],
+            [one.expected for one, _ in wrong],
+            [one.found for one, _ in wrong],
+            [reason for _, reason in wrong],
+        )
+    _tell([one for one, _ in wrong])
+    return True
+
+
+def _tell(wrong: Sequence[Difference]) -> None:
+    DIFFERENCES.set(len(wrong))
+    LAST_RUN.set_to_current_time()
+    for one in wrong[:100]:
+        log.error("ledger_difference", rule=one.rule, subject=one.subject, expected=one.expected, found=one.found)
+    log.info("reconciled", differences=len(wrong))
+
+
+LATEST = """
+SELECT id, started_at, finished_at, revenue_paise, calls_with_cost, provider_cost_cents
+FROM reconciliations
+ORDER BY id DESC
+LIMIT 1
+"""
+
+FOUND = """
+SELECT rule, subject, expected, found, reason
+FROM reconciliation_differences
+WHERE reconciliation_id = $1
+LIMIT 1000
+"""
+
+
+async def latest(connection: Connection) -> Reconciliation | None:
+    """The last run, with at most a thousand of its differences."""
+    row = await connection.fetchrow(LATEST)
+    if row is None:
+        return None
+    return Reconciliation(**row, differences=[dict(found) for found in await connection.fetch(FOUND, row["id"])])

@@ -1,146 +1,37 @@
 """Internal HTTP: credits, plans, and what a wallet holds. An answer is given after the COMMIT that it speaks of."""
 
-from dataclasses import asdict
-from typing import Annotated, Any, assert_never
-from uuid import UUID
+from datetime import timedelta
 
-import structlog
-from fastapi import FastAPI, Query
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
-from starlette.responses import Response
+from fastapi import FastAPI
+from pydantic import SecretStr
 
-from cualify_billing import ledger, plans, queries
-from cualify_billing.ledger import Contradicted, Credit, Credited, CreditKind
-from cualify_billing.plans import Activation, Plan, Terms
-from cualify_shared.clock import now, rfc3339
+from cualify_billing.razorpay import Razorpay
+from cualify_billing.tax_profiles import Seller
+from cualify_billing.web.documents import document_routes
+from cualify_billing.web.money import money_routes
+from cualify_billing.web.plans import plan_routes
+from cualify_billing.web.top_ups import top_up_routes
+from cualify_billing.web.truth import truth_routes
 from cualify_shared.database import Pool
-from cualify_shared.internal_http import Refused, internal_app
-from cualify_shared.operator_routes import json
+from cualify_shared.internal_http import internal_app
 from cualify_shared.reads import AfterCommit
 
-log = structlog.get_logger(__name__)
 
-MOST_PAISE_AT_ONCE = 1_000_000_000_000
-"""₹10,00,00,00,000: more is a slip of somebody's fingers."""
-_NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]+$"
-
-
-class CreditRequest(BaseModel):
-    """Money that came in, by the payer's name for it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    payment_id: Annotated[str, Field(min_length=1, max_length=100, pattern=_NO_CONTROL_CHARACTERS)]
-    amount_paise: Annotated[int, Field(strict=True, gt=0, le=MOST_PAISE_AT_ONCE)]
-    kind: CreditKind = "top_up"
-
-
-class PlanRequest(BaseModel):
-    """The terms an org is put on."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    plan: Annotated[str, Field(min_length=1, max_length=64, pattern=_NO_CONTROL_CHARACTERS)]
-    rate_paise_per_sec: Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
-    pulse_sec: Annotated[int, Field(strict=True, ge=1, le=3600)] = 1
-    rate_limit_per_minute: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 120
-    max_concurrent_calls: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10
-    active_until: AwareDatetime | None = None
-
-    @field_validator("active_until")
-    @classmethod
-    def _lies_ahead(cls, until: AwareDatetime | None) -> AwareDatetime | None:
-        if until is not None and until <= now():
-            raise ValueError("must lie in the future")
-        return until
-
-
-def billing_app(*, pool: Pool, committed: AfterCommit, internal_token: str) -> FastAPI:
+def billing_app(
+    *,
+    pool: Pool,
+    committed: AfterCommit,
+    internal_token: str,
+    refund_within: timedelta = timedelta(days=15),
+    gateway: Razorpay | None = None,
+    webhook_secret: SecretStr | None = None,
+    seller: Seller | None = None,
+) -> FastAPI:
     """All routes of billing but the operators', which every service has. `committed` wakes the outbox."""
     app = internal_app(internal_token=internal_token)
-
-    @app.post("/internal/orgs/{org_id}/credits")
-    async def credit(org_id: UUID, body: CreditRequest) -> Response:
-        given = Credit(
-            payment_id=body.payment_id, org_id=org_id, kind=body.kind, amount_paise=body.amount_paise, paid_at=now()
-        )
-        async with pool.acquire() as connection, connection.transaction():
-            outcome = await ledger.credit(connection, given)
-        match outcome:
-            case Credited():
-                _tell_credited(given, outcome, committed)
-                return _credited(outcome)
-            case Contradicted():
-                raise Refused(
-                    409, f"{outcome.transfer} was credited before, to another org or with another amount or kind"
-                )
-            case _:
-                assert_never(outcome)
-
-    @app.put("/internal/orgs/{org_id}/plan")
-    async def put_plan(org_id: UUID, body: PlanRequest) -> Response:
-        async with pool.acquire() as connection, connection.transaction():
-            activation = await plans.activate(connection, org_id=org_id, terms=Terms(**body.model_dump()))
-        _tell_activated(activation, committed)
-        return json({"data": _shown_plan(activation.plan)})
-
-    @app.get("/internal/orgs/{org_id}/wallet")
-    async def show_wallet(org_id: UUID) -> Response:
-        async with pool.acquire() as connection:
-            return json({"data": {"balance_paise": await queries.balance_paise(connection, org_id)}})
-
-    @app.get("/internal/orgs/{org_id}/ledger")
-    async def show_ledger(
-        org_id: UUID,
-        limit: Annotated[int, Query(ge=1, le=200)] = 50,
-        before: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
-    ) -> Response:
-        async with pool.acquire() as connection:
-            lines = await queries.history(connection, org_id=org_id, before=before, limit=limit + 1)
-        page = lines[:limit]
-        more = str(page[-1].id) if len(lines) > limit else None
-        return json({"data": [_shown_line(line) for line in page], "next": more})
-
+    app.include_router(money_routes(pool=pool, committed=committed, refund_within=refund_within))
+    app.include_router(plan_routes(pool=pool, committed=committed))
+    app.include_router(top_up_routes(pool=pool, committed=committed, gateway=gateway, webhook_secret=webhook_secret))
+    app.include_router(document_routes(pool=pool, committed=committed, seller=seller))
+    app.include_router(truth_routes(pool=pool))
     return app
-
-
-def _credited(outcome: Credited) -> Response:
-    shown = {name: getattr(outcome, name) for name in ("transfer", "amount_paise", "balance_paise")}
-    return json({"data": shown}, status=200 if outcome.repeated else 201)
-
-
-def _tell_credited(given: Credit, outcome: Credited, committed: AfterCommit) -> None:
-    if outcome.repeated:
-        return
-    committed()
-    ledger.TRANSFERS.labels(given.kind).inc()
-    log.info(
-        "wallet_credited",
-        org_id=str(given.org_id),
-        kind=given.kind,
-        amount_paise=outcome.amount_paise,
-        balance_paise=outcome.balance_paise,
-    )
-
-
-def _tell_activated(activation: Activation, committed: AfterCommit) -> None:
-    if activation.repeated:
-        return
-    committed()
-    plan = activation.plan
-    log.info("plan_activated", org_id=str(plan.org_id), plan=plan.terms.plan, version=plan.version)
-
-
-def _shown_plan(plan: Plan) -> dict[str, Any]:
-    until = plan.terms.active_until
-    return {
-        "org_id": plan.org_id,
-        **asdict(plan.terms),
-        "version": plan.version,
-        "active_from": rfc3339(plan.active_from),
-        "active_until": None if until is None else rfc3339(until),
-    }
-
-
-def _shown_line(line: queries.Line) -> dict[str, Any]:
-    return {**asdict(line), "id": str(line.id), "at": rfc3339(line.at)}

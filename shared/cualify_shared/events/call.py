@@ -122,6 +122,9 @@ class CallEnded(EventData):
     llm_extracted_intent: Annotated[str, Field(max_length=200)] | None = None
     llm_sentiment: Annotated[str, Field(max_length=64)] | None = None
     llm_outcome: Annotated[str, Field(max_length=200)] | None = None
+    provider_cost_cents: Annotated[float, Field(ge=0, description="US cents that the provider charges us.")] | None = (
+        None
+    )
 
 
 class CallCompleted(CallEnded):

@@ -185,6 +185,20 @@ _ENTRIES = (
         ),
     ),
     EventType(
+        "wallet.refunded",
+        WALLET_EVENTS,
+        wallet.WalletRefunded,
+        wallet.WalletRefunded(
+            org_id=_ORG,
+            transfer="refund:rfd_1",
+            refund_id="rfd_1",
+            kind="refund",
+            amount_paise=50_000,
+            balance_paise=48_580,
+            payment_id="pay_29QQoUBi66xm2f",
+        ),
+    ),
+    EventType(
         "wallet.low_balance",
         WALLET_EVENTS,
         wallet.WalletLowBalance,

@@ -27,3 +27,5 @@ class Terms(EventData):
     pulse_sec: Annotated[int, Field(ge=1, le=3600)]
     hold_paise: Paise
     max_duration_sec: Annotated[int, Field(ge=1, le=3600)]
+    min_billable_sec: Annotated[int, Field(ge=0, le=3600)] = 0
+    """A call that was talked on is charged for at least so long. The hold covers it."""

@@ -17,7 +17,7 @@ class WalletCredited(EventData):
 
     org_id: UUID
     transfer: TransferName
-    kind: Annotated[str, one_of("top_up", "promotion", "adjustment")]
+    kind: Annotated[str, one_of("top_up", "promotion", "adjustment", "credit_note")]
     amount_paise: Paise
     balance_paise: Paise
 
@@ -34,6 +34,19 @@ class WalletDebited(EventData):
     billable_sec: Seconds
     rate_paise_per_sec: Annotated[int, Field(ge=0)]
     pulse_sec: Annotated[int, Field(ge=1)]
+    min_billable_sec: Annotated[int, Field(ge=0)] = 0
+
+
+class WalletRefunded(EventData):
+    """Money left a wallet other than by a call. The api had set it aside before: it lowers nothing again."""
+
+    org_id: UUID
+    transfer: TransferName
+    refund_id: Annotated[str, Field(max_length=100)]
+    kind: Annotated[str, one_of("refund", "chargeback", "correction")]
+    amount_paise: Paise
+    balance_paise: Paise
+    payment_id: Annotated[str, Field(max_length=100)] | None = None
 
 
 class WalletLowBalance(EventData):
@@ -53,6 +66,7 @@ class PlanActivated(EventData):
     pulse_sec: Annotated[int, Field(ge=1, le=3600)]
     rate_limit_per_minute: Annotated[int, Field(ge=1)]
     max_concurrent_calls: Annotated[int, Field(ge=1)]
+    min_billable_sec: Annotated[int, Field(ge=0, le=3600)] = 0
     active_from: Instant
     active_until: Instant | None = None
 

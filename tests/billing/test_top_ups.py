@@ -1,0 +1,171 @@
+"""A customer's payment reaches the wallet exactly once, whatever the gateway repeats, reorders or forgets to answer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+
+from cualify_billing.razorpay import Razorpay
+from cualify_billing.routes import billing_app
+from cualify_local.razorpay import LocalRazorpay
+from cualify_shared.database import Pool
+from cualify_shared.events.wallet import WalletCredited
+from tests.billing.conftest import TOKEN, Caller, assert_sound, balance, said
+
+
+@dataclass(slots=True)
+class Shop:
+    """Billing's routes over a fresh database, and the gateway behind them."""
+
+    ask: Caller
+    gateway: LocalRazorpay
+    pool: Pool
+
+    async def order(self, org: UUID, amount_paise: int = 118_000, request_id: str = "r1") -> tuple[int, Any]:
+        body = {"request_id": request_id, "amount_paise": amount_paise}
+        return await self.ask("POST", f"/internal/orgs/{org}/orders", body)
+
+    async def tell(self, body: bytes, *, signature: str | None = None) -> tuple[int, Any]:
+        sent = self.gateway.sign(body) if signature is None else signature
+        return await self.ask(
+            "POST", "/webhooks/razorpay", raw=body, token=None, headers={"x-razorpay-signature": sent}
+        )
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def shop(pool: Pool) -> AsyncIterator[Shop]:
+    """Open for business."""
+    local = LocalRazorpay()
+    await local.start()
+    gateway = Razorpay(url=local.url, key_id=local.key_id, key_secret=local.key_secret)
+    app = billing_app(
+        pool=pool,
+        committed=lambda: None,
+        internal_token=TOKEN,
+        gateway=gateway,
+        webhook_secret=SecretStr(local.webhook_secret),
+    )
+    yield Shop(Caller(app), local, pool)
+    await gateway.close()
+    await local.stop()
+
+
+async def alarms(pool: Pool) -> list[str]:
+    return [row["why"] for row in await pool.fetch("SELECT why FROM payment_alarms ORDER BY seen_at")]
+
+
+async def test_a_paid_order_is_credited_once_whatever_is_repeated_and_reordered(shop: Shop) -> None:
+    org = uuid4()
+    status, answer = await shop.order(org)
+    assert (status, answer["data"]["amount_paise"], answer["data"]["paid"]) == (201, 118_000, False)
+    payment = shop.gateway.pay(answer["data"]["order_id"])
+    bodies = [shop.gateway.order_paid(payment), shop.gateway.payment_captured(payment)] * 4
+    outcomes = await asyncio.gather(*(shop.tell(body) for body in bodies))
+    assert sorted(str(answer["data"]["outcome"]) for _, answer in outcomes) == ["credited"] + ["repeated"] * 7
+    assert await balance(shop.pool, org) == 118_000
+    [event] = await said(shop.pool)
+    assert isinstance(event.data, WalletCredited)
+    assert (event.data.transfer, event.data.kind) == (f"topup:{payment['id']}", "top_up")
+    assert (await shop.order(org))[1]["data"]["paid"] is True
+    assert await alarms(shop.pool) == []
+    await assert_sound(shop.pool)
+
+
+async def test_the_same_request_is_the_same_order(shop: Shop) -> None:
+    org = uuid4()
+    first = await shop.order(org)
+    assert await shop.order(org) == first
+    assert (await shop.order(org, 5000))[0] == 409
+    assert (await shop.order(uuid4()))[1] != first[1]
+    answers = await asyncio.gather(*(shop.order(org, request_id="at once") for _ in range(5)))
+    assert len({answer["data"]["order_id"] for _, answer in answers}) == 1
+
+
+async def test_an_order_whose_answer_was_lost_is_found_by_its_receipt_when_it_is_paid(shop: Shop) -> None:
+    for tell in (shop.gateway.order_paid, shop.gateway.payment_captured):
+        org = uuid4()
+        shop.gateway.lose_next_answer = True
+        assert (await shop.order(org))[0] == 502
+        payment = shop.gateway.pay(list(shop.gateway.orders)[-1])
+        assert (await shop.tell(tell(payment)))[1] == {"data": {"outcome": "credited"}}
+        assert await balance(shop.pool, org) == 118_000
+    await assert_sound(shop.pool)
+
+
+async def test_while_the_gateway_can_not_say_whose_order_it_is_the_webhook_has_to_come_again(shop: Shop) -> None:
+    org = uuid4()
+    shop.gateway.lose_next_answer = True
+    await shop.order(org)
+    body = shop.gateway.payment_captured(shop.gateway.pay(list(shop.gateway.orders)[-1]))
+    shop.gateway.fail_next = 1
+    assert (await shop.tell(body))[0] == 503
+    assert (await shop.tell(body))[1] == {"data": {"outcome": "credited"}}
+
+
+async def test_a_payment_of_an_unknown_order_is_kept_and_alarmed_and_credits_nobody(shop: Shop) -> None:
+    shop.gateway.orders["order_x"] = {"id": "order_x", "amount": 500, "currency": "INR", "receipt": "someone else's"}
+    shop.gateway.orders["order_y"] = {"id": "order_y", "amount": 500, "currency": "INR", "receipt": str(uuid4())}
+    gone = shop.gateway.pay("order_x")
+    gone["order_id"] = "order_of_nobody"
+    without = {**shop.gateway.pay("order_x"), "order_id": None}
+    for payment in (shop.gateway.pay("order_x"), shop.gateway.pay("order_y"), gone, without):
+        for _ in range(2):
+            status, answer = await shop.tell(shop.gateway.payment_captured(payment))
+            assert (status, answer["data"]["outcome"]) == (200, "unknown_order")
+    assert await alarms(shop.pool) == ["unknown_order"] * 4
+    assert await shop.pool.fetchval("SELECT count(*) FROM transfers") == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "why"), [({"amount": 117_999}, "amount_differs"), ({"currency": "USD"}, "currency_differs")]
+)
+async def test_a_payment_that_differs_from_its_order_is_alarmed_and_not_credited(
+    shop: Shop, change: dict[str, Any], why: str
+) -> None:
+    _, answer = await shop.order(uuid4())
+    payment = {**shop.gateway.pay(answer["data"]["order_id"]), **change}
+    assert (await shop.tell(shop.gateway.order_paid(payment)))[1]["data"]["outcome"] == why
+    assert await alarms(shop.pool) == [why]
+    assert await shop.pool.fetchval("SELECT count(*) FROM transfers") == 0
+
+
+async def test_a_second_payment_of_one_order_is_alarmed(shop: Shop) -> None:
+    org = uuid4()
+    _, answer = await shop.order(org)
+    for outcome in ("credited", "paid_twice"):
+        payment = shop.gateway.pay(answer["data"]["order_id"])
+        assert (await shop.tell(shop.gateway.payment_captured(payment)))[1]["data"]["outcome"] == outcome
+    assert await balance(shop.pool, org) == 118_000
+
+
+async def test_what_is_not_signed_over_the_raw_body_moves_nothing(shop: Shop) -> None:
+    _, answer = await shop.order(uuid4())
+    body = shop.gateway.payment_captured(shop.gateway.pay(answer["data"]["order_id"]))
+    for signature in ("", "é", "0" * 64, shop.gateway.sign(body + b" ")):
+        assert (await shop.tell(body, signature=signature))[0] == 401
+    assert await shop.pool.fetchval("SELECT count(*) FROM transfers") == 0
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"event": "order.paid"}', b'{"event": "order.paid", "payload": 7}']
+)
+async def test_a_signed_body_that_is_no_event_is_refused(shop: Shop, body: bytes) -> None:
+    assert (await shop.tell(body))[0] == 400
+
+
+async def test_events_of_other_kinds_and_uncaptured_payments_are_ignored(shop: Shop) -> None:
+    _, answer = await shop.order(uuid4())
+    payment = {**shop.gateway.pay(answer["data"]["order_id"]), "status": "authorized"}
+    for body in (b'{"event": "payment.failed", "payload": {}}', shop.gateway.payment_captured(payment)):
+        assert await shop.tell(body) == (200, {"data": {"outcome": "ignored"}})
+
+
+async def test_without_a_gateway_the_routes_say_so(ask_in_vain: Caller) -> None:
+    body = {"request_id": "r", "amount_paise": 500}
+    assert (await ask_in_vain("POST", f"/internal/orgs/{uuid4()}/orders", body))[0] == 501
+    assert (await ask_in_vain("POST", "/webhooks/razorpay", {}))[0] == 404
