@@ -165,7 +165,7 @@ async def test_a_process_that_stood_still_after_its_commit_does_not_ask(
     request = a_request()
     await dialer.consume(request)
     (asking,) = await dialer.dialing.claim(10)
-    await dialer.finish(replace(asking, order=replace(asking.order, asked_at=utc_now() - timedelta(seconds=6))))
+    await dialer.finish(replace(asking, claimed_at=utc_now() - timedelta(seconds=6)))
     assert provider.placed == []
     assert (await dialer.call(request.call_id)).state is CallState.QUEUED
 
