@@ -40,7 +40,13 @@ class FakeBolna:
     executions: dict[str, Any] = field(default_factory=dict)
     bodies: list[Any] = field(default_factory=list)
     queries: list[dict[str, str]] = field(default_factory=list)
+    agent: Any = field(default_factory=dict)
+    agent_reads: int = 0
     url: str = ""
+
+    async def read_agent(self, request: web.Request) -> web.StreamResponse:
+        self.agent_reads += 1
+        return web.json_response(self.agent) if isinstance(self.agent, dict) else web.Response(status=self.agent)
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(await request.json())
@@ -63,6 +69,7 @@ async def fake() -> AsyncIterator[FakeBolna]:
     app.router.add_post("/call", fake.create)
     app.router.add_get(f"/v2/agent/{AGENT_ID}/executions", fake.listing)
     app.router.add_get("/executions/{id}", fake.read)
+    app.router.add_get(f"/v2/agent/{AGENT_ID}", fake.read_agent)
     async with TestServer(app) as server:
         fake.url = str(server.make_url("/"))
         yield fake
@@ -258,3 +265,49 @@ def test_a_transcript_becomes_turns() -> None:
         ("callee", "fine"),
         ("callee", "user: again"),
     ]
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        {"tasks": [{"task_config": {"auto_reschedule": True}}]},
+        {"task_config": {"auto_reschedule": "yes"}},
+        {"retry_config": {"enabled": True, "max_retries": 1}},
+        {"agent_config": {"retry_config": {"enabled": 1}}},
+        {"calling_guardrails": {"call_start_hour": 9, "call_end_hour": 21}},
+        {"calling_guardrails": {"call_start_hour": 0}},
+    ],
+)
+async def test_an_agent_with_a_switch_on_that_redials_is_refused(
+    fake: FakeBolna, bolna: Bolna, agent: dict[str, Any]
+) -> None:
+    fake.agent = agent
+    hindrance = await bolna.ready(an_order())
+    assert isinstance(hindrance, Refused)
+    assert hindrance.ended_reason == "provider_misconfigured"
+    assert fake.bodies == []
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        {},
+        {"tasks": [{"task_config": {"auto_reschedule": False}}], "retry_config": {"enabled": False}},
+        {"calling_guardrails": None, "retry_config": None, "auto_reschedule": None},
+        {"calling_guardrails": {"call_start_hour": None, "call_end_hour": None}},
+    ],
+)
+async def test_an_agent_with_its_switches_off_is_read_once_for_all(
+    fake: FakeBolna, bolna: Bolna, agent: dict[str, Any]
+) -> None:
+    fake.agent = agent
+    assert await asyncio.gather(*(bolna.ready(an_order()) for _ in range(20))) == [None] * 20
+    assert fake.agent_reads == 1
+
+
+@pytest.mark.parametrize(("status", "expected"), [(500, NotSent), (403, NotSent), (404, Refused)])
+async def test_an_agent_that_can_not_be_read_back_is_not_dialed_with(
+    fake: FakeBolna, bolna: Bolna, status: int, expected: type[object]
+) -> None:
+    fake.agent = status
+    assert isinstance(await bolna.ready(an_order()), expected)

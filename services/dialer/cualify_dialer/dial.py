@@ -202,6 +202,7 @@ class Dialing:
             due = found.due
             if found.busy_numbers:
                 await turns.park(connection, found.busy_numbers, but=due, limit=PARKED_AT_ONCE)
+                self._worker.wake()
             if due or not found.busy_numbers:
                 break
         ids = list(dict.fromkeys([*given_up, *due]))

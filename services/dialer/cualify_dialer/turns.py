@@ -160,13 +160,18 @@ WITH RECURSIVE queues AS (
     ) AS another
 ),
 served AS (
-    SELECT queues.org_id, queues.provider, coalesce(room.lines, $2::integer) AS lines
+    SELECT queues.org_id, queues.provider, coalesce(room.lines, $2::integer) AS lines, open.calls AS open_calls
     FROM queues
     LEFT JOIN unnest($3::text[], $4::integer[]) AS room (provider, lines) ON room.provider = queues.provider
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS calls
+        FROM attempts
+        WHERE attempts.org_id = queues.org_id AND state IN ('asking', 'unknown', 'accepted', 'in_progress')
+    ) AS open
     WHERE coalesce(room.lines, $2::integer) > 0
 ),
 candidates AS (
-    SELECT served.org_id, served.provider, served.lines, job.call_id, job.next_at, job.to_e164,
+    SELECT served.org_id, served.provider, served.lines, served.open_calls, job.call_id, job.next_at, job.to_e164,
            coalesce(job.max_concurrent_calls, $5::integer) AS org_lines,
            EXISTS (SELECT FROM attempts WHERE attempts.to_e164 = job.to_e164 AND state <> 'ended')
                OR row_number() OVER (PARTITION BY job.to_e164 ORDER BY job.next_at, job.call_id) > 1 AS is_behind
@@ -183,13 +188,8 @@ candidates AS (
 ),
 turns AS (
     SELECT candidates.*,
-           open.calls + row_number() OVER (PARTITION BY org_id, is_behind ORDER BY next_at, call_id) AS turn
+           open_calls + row_number() OVER (PARTITION BY org_id, is_behind ORDER BY next_at, call_id) AS turn
     FROM candidates
-    JOIN LATERAL (
-        SELECT count(*) AS calls
-        FROM attempts
-        WHERE attempts.org_id = candidates.org_id AND state IN ('asking', 'unknown', 'accepted', 'in_progress')
-    ) AS open ON true
 ),
 chosen AS (
     SELECT call_id, next_at, turn, is_behind, lines,
@@ -200,11 +200,15 @@ chosen AS (
 SELECT dial_jobs.call_id, dial_jobs.to_e164, chosen.is_behind
 FROM dial_jobs
 JOIN chosen ON chosen.call_id = dial_jobs.call_id
-WHERE dial_jobs.state = 'queued' AND chosen.place <= chosen.lines
+WHERE dial_jobs.call_id = ANY(ARRAY(SELECT call_id FROM chosen WHERE place <= lines))
+  AND dial_jobs.state = 'queued' AND chosen.place <= chosen.lines
 ORDER BY chosen.is_behind, chosen.turn, chosen.next_at, dial_jobs.call_id
 LIMIT 2 * $2::integer
 FOR UPDATE OF dial_jobs SKIP LOCKED
 """
+
+
+# The array, beside the join, keeps the planner from reading the whole queue when it believes that many are chosen.
 
 
 @dataclass(frozen=True, slots=True)
