@@ -1,12 +1,12 @@
 """A dialer on a fresh database."""
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
-from cualify_dialer.model import Pace
 from cualify_shared.database import Pool
-from tests.dialer.support import PACE, Dialer, ScriptedProvider
+from tests.dialer.support import Dialer, ScriptedProvider
 from tests.support.databases import MakeDatabase
 
 
@@ -32,7 +32,7 @@ def dialer(pool: Pool, provider: ScriptedProvider) -> Dialer:
 def make_dialer(pool: Pool, provider: ScriptedProvider) -> Callable[..., Dialer]:
     """A replica with other settings, on the same database and provider."""
 
-    def make(*, lines: int = 100, pace: Pace = PACE) -> Dialer:
-        return Dialer(pool, provider, lines=lines, pace=pace)
+    def make(*more: ScriptedProvider, **settings: Any) -> Dialer:
+        return Dialer(pool, provider, *more, **settings)
 
     return make

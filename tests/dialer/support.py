@@ -1,24 +1,33 @@
 """A dialer in this process on a real database, with a provider that rings nobody and counts what it is asked."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from cualify_dialer import consume, queries
+from cualify_dialer.callback_urls import CallbackUrls
 from cualify_dialer.callbacks import Callbacks
-from cualify_dialer.dial import Asking, Dialing, Lines
+from cualify_dialer.dial import Asking, Capacity, Dialing, Lines
 from cualify_dialer.model import Call, Pace
 from cualify_dialer.providers import (
     Accepted,
     Answer,
+    Callback,
+    CallbackRequest,
     Found,
+    HangUp,
     LookUp,
     Missing,
+    NotSent,
     Order,
     Phase,
+    Refused,
     Snapshot,
+    TooLate,
 )
 from cualify_dialer.providers.bolna import Bolna
 from cualify_dialer.recover import Recovering
@@ -40,6 +49,7 @@ def a_request(
     requested_at: datetime | None = None,
     latest_at: datetime | None = None,
     provider: str = "bolna",
+    **more: Any,
 ) -> CallRequested:
     """A call as the api asks for it."""
     call_id, at = new_id(), requested_at or utc_now()
@@ -56,6 +66,7 @@ def a_request(
         terms=Terms(rate_paise_per_sec=10, pulse_sec=1, hold_paise=3000, max_duration_sec=300),
         requested_at=at,
         latest_at=latest_at or at + timedelta(hours=1),
+        **more,
     )
 
 
@@ -67,13 +78,24 @@ def a_wish(request: CallRequested) -> CallCancelRequested:
 def an_event(data: CallRequested | CallCancelRequested, *, sequence: int = 1) -> Event:
     """As it comes from Kafka."""
     return Event(
-        data=data, org_id=data.org_id, key=data.call_id, subject=str(data.call_id), sequence=sequence, time=utc_now()
+        data=data,
+        org_id=data.org_id,
+        key=data.call_id,
+        subject=str(data.call_id),
+        sequence=sequence,
+        time=utc_now(),
+        correlation_id=f"req_{data.call_id.hex}",
     )
 
 
 def a_snapshot(phase: Phase = Phase.PENDING, *, ref: str | None = None, execution_id: str = "ex-1") -> Snapshot:
     """What the provider shows; `replace` what matters."""
     return Snapshot(execution_id=execution_id, ref=ref, phase=phase, status=phase.value, updated_at=utc_now())
+
+
+def a_callback(body: bytes, *, ref: str | None = None) -> CallbackRequest:
+    """As it comes by HTTP."""
+    return CallbackRequest(url="https://dialer.example/callbacks", ref=ref, headers={}, body=body)
 
 
 @dataclass(slots=True)
@@ -84,41 +106,69 @@ class ScriptedProvider:
     executions: dict[str, Snapshot] = field(default_factory=dict)
     placed: list[Order] = field(default_factory=list)
     looks: list[str] = field(default_factory=list)
+    hang_ups: list[HangUp] = field(default_factory=list)
+    hung_up: list[str] = field(default_factory=list)
+    hindrance: Refused | NotSent | None = None
     name: str = "bolna"
     ref_prefix: str = "boln"
+    dial_timeout_sec: float = 1.0
+    ready_within_sec: float = 0.0
 
-    async def place(self, order: Order) -> Answer:
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        yield
+
+    async def ready(self, order: Order) -> Refused | NotSent | None:
+        return self.hindrance
+
+    async def dial(self, order: Order) -> Answer:
         self.placed.append(order)
         return self.answers.pop(0) if self.answers else Accepted(f"ex-{order.ref}")
 
-    async def read(self, execution_id: str) -> LookUp:
-        self.looks.append(execution_id)
-        snapshot = self.executions.get(execution_id)
-        return Found(snapshot) if snapshot else Missing()
-
-    async def find(self, order: Order, *, now: datetime) -> LookUp:
+    async def look_up(self, order: Order, *, now: datetime) -> LookUp:
+        if order.execution_id is not None:
+            self.looks.append(order.execution_id)
+            snapshot = self.executions.get(order.execution_id)
+            return Found(snapshot) if snapshot else Missing()
         self.looks.append(order.ref)
         ours = [snapshot for snapshot in self.executions.values() if snapshot.ref == order.ref]
         return Found(ours[0], tuple(one.execution_id for one in ours[1:])) if ours else Missing()
 
-    def heard(self, body: bytes) -> Snapshot | None:
-        return Bolna(url="http://127.0.0.1:9", api_key="k", timeout_sec=1).heard(body)
+    async def hang_up(self, execution_id: str) -> HangUp:
+        self.hung_up.append(execution_id)
+        return self.hang_ups.pop(0) if self.hang_ups else TooLate()
+
+    def parse_callback(self, request: CallbackRequest) -> Callback:
+        return Bolna(url="http://127.0.0.1:9", api_key="k", timeout_sec=1).parse_callback(request)
 
 
 class Dialer:
     """The parts of one replica, moved by hand."""
 
-    def __init__(self, pool: Pool, provider: ScriptedProvider, *, lines: int = 100, pace: Pace = PACE) -> None:
-        self.pool, self.provider, self.pace = pool, provider, pace
-        providers = {provider.name: provider}
+    def __init__(
+        self,
+        pool: Pool,
+        *provided: ScriptedProvider,
+        lines: int = 100,
+        org_lines: int = 100,
+        calls_per_sec: float = 1000.0,
+        pace: Pace = PACE,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.pool, self.provider, self.pace = pool, provided[0], pace
+        providers = {provider.name: provider for provider in provided}
+        urls = CallbackUrls(public_url="https://dialer.example", token=TOKEN)
+        capacity = Capacity(lines=lines, calls_per_sec=calls_per_sec)
         self.dialing = Dialing(
             pool=pool,
             providers=providers,
             pace=pace,
-            lines=Lines(max_concurrent_calls=lines, provider_timeout_sec=1),
+            lines=Lines(providers=dict.fromkeys(providers, capacity), org_lines=org_lines),
+            urls=urls,
             committed=_nothing,
             changed=_nothing,
             drain_sec=1,
+            clock=clock,
         )
         self.recovering = Recovering(
             pool=pool,
@@ -128,11 +178,19 @@ class Dialer:
             committed=_nothing,
             changed=_nothing,
             drain_sec=1,
+            clock=clock,
         )
         self.callbacks = Callbacks(
-            pool=pool, providers=providers, token=TOKEN, pace=pace, committed=_nothing, hinted=_nothing
+            pool=pool,
+            providers=providers,
+            urls=urls,
+            guards={},
+            pace=pace,
+            committed=_nothing,
+            hinted=_nothing,
+            clock=clock,
         )
-        self._read = consume.call_requests(pace=pace, queued=_nothing)
+        self._read = consume.call_requests(pace=pace, changed=_nothing, clock=clock)
 
     async def consume(self, *data: CallRequested | CallCancelRequested) -> None:
         """One batch of `call.requests`."""
@@ -160,9 +218,9 @@ class Dialer:
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.callbacks.run(stop))
-            heard = [await self.callbacks.take("bolna", body) for body in bodies]
+            heard = [await self.callbacks.take("bolna", a_callback(body)) for body in bodies]
             stop.set()
-        return heard
+        return [bool(one) for one in heard]
 
     async def make_due(self) -> None:
         """Moves time to the next look-up of every open attempt."""

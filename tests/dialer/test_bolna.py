@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -40,7 +40,13 @@ class FakeBolna:
     executions: dict[str, Any] = field(default_factory=dict)
     bodies: list[Any] = field(default_factory=list)
     queries: list[dict[str, str]] = field(default_factory=list)
+    agent: Any = field(default_factory=dict)
+    agent_reads: int = 0
     url: str = ""
+
+    async def read_agent(self, request: web.Request) -> web.StreamResponse:
+        self.agent_reads += 1
+        return web.json_response(self.agent) if isinstance(self.agent, dict) else web.Response(status=self.agent)
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(await request.json())
@@ -63,6 +69,7 @@ async def fake() -> AsyncIterator[FakeBolna]:
     app.router.add_post("/call", fake.create)
     app.router.add_get(f"/v2/agent/{AGENT_ID}/executions", fake.listing)
     app.router.add_get("/executions/{id}", fake.read)
+    app.router.add_get(f"/v2/agent/{AGENT_ID}", fake.read_agent)
     async with TestServer(app) as server:
         fake.url = str(server.make_url("/"))
         yield fake
@@ -71,12 +78,19 @@ async def fake() -> AsyncIterator[FakeBolna]:
 @pytest.fixture
 async def bolna(fake: FakeBolna) -> AsyncIterator[Bolna]:
     bolna = Bolna(url=fake.url, api_key="bn-test", timeout_sec=0.3)
-    async with bolna.open_for_calls(), bolna.open_for_reading():
+    async with bolna.open():
         yield bolna
 
 
 def an_order() -> Order:
-    return Order(ref="boln_1", agent_id=AGENT_ID, to_e164="+919990000142", from_e164=None, asked_at=utc_now())
+    return Order(
+        ref="boln_1",
+        agent_id=AGENT_ID,
+        to_e164="+919990000142",
+        from_e164=None,
+        asked_at=utc_now(),
+        max_duration_sec=300,
+    )
 
 
 def answering(status: int, body: str = "{}", **headers: str) -> Reply:
@@ -119,8 +133,8 @@ async def breaking_off(request: web.Request) -> web.StreamResponse:
         (answering(429), Throttled(None)),
         (answering(429, "{}", **{"Retry-After": "7"}), Throttled(7.0)),
         (answering(429, "{}", **{"Retry-After": "soon"}), Throttled(None)),
-        (answering(200, "done"), Unknown("200 without an execution_id")),
-        (answering(200, "{}"), Unknown("200 without an execution_id")),
+        (answering(200, "done"), Unknown("200 without an id")),
+        (answering(200, "{}"), Unknown("200 without an id")),
         (answering(302, "{}", Location="/call"), Unknown("answered 302")),
         (answering(409, "{}"), Unknown("answered 409")),
         (answering(500, "{}"), Unknown("answered 500")),
@@ -134,7 +148,7 @@ async def test_each_answer_is_what_it_proves_and_the_request_is_sent_once(
     fake: FakeBolna, bolna: Bolna, reply: Reply, expected: object
 ) -> None:
     fake.reply = reply
-    assert await bolna.place(an_order()) == expected
+    assert await bolna.dial(an_order()) == expected
     assert fake.bodies == [
         {
             "agent_id": AGENT_ID,
@@ -146,8 +160,8 @@ async def test_each_answer_is_what_it_proves_and_the_request_is_sent_once(
 
 async def test_where_nobody_listens_nothing_was_sent() -> None:
     bolna = Bolna(url="http://127.0.0.1:9", api_key="bn-test", timeout_sec=1)
-    async with bolna.open_for_calls():
-        assert await bolna.place(an_order()) == NotSent("ClientConnectorError")
+    async with bolna.open():
+        assert await bolna.dial(an_order()) == NotSent("ClientConnectorError")
 
 
 def an_execution(execution_id: str, *, ref: str = "boln_1", **more: object) -> dict[str, object]:
@@ -166,7 +180,7 @@ async def test_a_lost_execution_is_found_on_any_page_among_rows_that_may_be_ours
     ]
     fake.executions = {"stranger": an_execution("stranger", ref="boln_2"), "ours": an_execution("ours"), "other": 500}
     order = an_order()
-    look = await bolna.find(order, now=order.asked_at + timedelta(hours=1))
+    look = await bolna.look_up(order, now=order.asked_at + timedelta(hours=1))
     assert isinstance(look, Found)
     assert (look.snapshot.execution_id, look.others) == ("ours", ())
     assert fake.queries[0].keys() == {"from", "to", "call_type", "page_number", "page_size"}
@@ -179,7 +193,7 @@ async def test_two_executions_of_one_reference_are_both_told(fake: FakeBolna, bo
         "late": an_execution("late", created_at="2026-11-23T10:00:09"),
         "early": an_execution("early", created_at="2026-11-23T10:00:01+00:00"),
     }
-    look = await bolna.find(an_order(), now=utc_now())
+    look = await bolna.look_up(an_order(), now=utc_now())
     assert isinstance(look, Found)
     assert (look.snapshot.execution_id, look.others) == ("early", ("late",))
 
@@ -198,14 +212,14 @@ async def test_only_a_complete_look_counts_as_empty(
     fake: FakeBolna, bolna: Bolna, pages: list[Any], executions: dict[str, Any], expected: object
 ) -> None:
     fake.pages, fake.executions = pages, executions
-    assert await bolna.find(an_order(), now=utc_now()) == expected
+    assert await bolna.look_up(an_order(), now=utc_now()) == expected
 
 
 async def test_an_execution_is_read_missing_or_unclear(fake: FakeBolna, bolna: Bolna) -> None:
     fake.executions = {"there": an_execution("there"), "ill": 503}
-    assert isinstance(await bolna.read("there"), Found)
-    assert await bolna.read("nowhere") == Missing()
-    assert await bolna.read("ill") == Unclear("answered 503")
+    assert isinstance(await bolna.look_up(replace(an_order(), execution_id="there"), now=utc_now()), Found)
+    assert await bolna.look_up(replace(an_order(), execution_id="nowhere"), now=utc_now()) == Missing()
+    assert await bolna.look_up(replace(an_order(), execution_id="ill"), now=utc_now()) == Unclear("answered 503")
 
 
 def test_every_documented_status_has_a_phase_and_any_other_means_nothing() -> None:
@@ -251,3 +265,49 @@ def test_a_transcript_becomes_turns() -> None:
         ("callee", "fine"),
         ("callee", "user: again"),
     ]
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        {"tasks": [{"task_config": {"auto_reschedule": True}}]},
+        {"task_config": {"auto_reschedule": "yes"}},
+        {"retry_config": {"enabled": True, "max_retries": 1}},
+        {"agent_config": {"retry_config": {"enabled": 1}}},
+        {"calling_guardrails": {"call_start_hour": 9, "call_end_hour": 21}},
+        {"calling_guardrails": {"call_start_hour": 0}},
+    ],
+)
+async def test_an_agent_with_a_switch_on_that_redials_is_refused(
+    fake: FakeBolna, bolna: Bolna, agent: dict[str, Any]
+) -> None:
+    fake.agent = agent
+    hindrance = await bolna.ready(an_order())
+    assert isinstance(hindrance, Refused)
+    assert hindrance.ended_reason == "provider_misconfigured"
+    assert fake.bodies == []
+
+
+@pytest.mark.parametrize(
+    "agent",
+    [
+        {},
+        {"tasks": [{"task_config": {"auto_reschedule": False}}], "retry_config": {"enabled": False}},
+        {"calling_guardrails": None, "retry_config": None, "auto_reschedule": None},
+        {"calling_guardrails": {"call_start_hour": None, "call_end_hour": None}},
+    ],
+)
+async def test_an_agent_with_its_switches_off_is_read_once_for_all(
+    fake: FakeBolna, bolna: Bolna, agent: dict[str, Any]
+) -> None:
+    fake.agent = agent
+    assert await asyncio.gather(*(bolna.ready(an_order()) for _ in range(20))) == [None] * 20
+    assert fake.agent_reads == 1
+
+
+@pytest.mark.parametrize(("status", "expected"), [(500, NotSent), (403, NotSent), (404, Refused)])
+async def test_an_agent_that_can_not_be_read_back_is_not_dialed_with(
+    fake: FakeBolna, bolna: Bolna, status: int, expected: type[object]
+) -> None:
+    fake.agent = status
+    assert isinstance(await bolna.ready(an_order()), expected)

@@ -10,7 +10,8 @@ from decimal import Decimal
 import orjson
 
 from cualify_dialer.model import AttemptState, CallState
-from cualify_dialer.providers import Accepted, Phase, Refused, Snapshot, Throttled, Unknown
+from cualify_dialer.providers import Accepted, Phase, Refused, Snapshot, Stopped, Throttled, Unknown
+from cualify_dialer.retain import Retaining
 from cualify_shared.clock import now as utc_now
 from cualify_shared.events.call import CallCompleted, CallFailed
 from cualify_shared.ids import new_id
@@ -165,7 +166,7 @@ async def test_a_process_that_stood_still_after_its_commit_does_not_ask(
     request = a_request()
     await dialer.consume(request)
     (asking,) = await dialer.dialing.claim(10)
-    await dialer.finish(replace(asking, order=replace(asking.order, asked_at=utc_now() - timedelta(seconds=6))))
+    await dialer.finish(replace(asking, claimed_at=utc_now() - timedelta(seconds=6)))
     assert provider.placed == []
     assert (await dialer.call(request.call_id)).state is CallState.QUEUED
 
@@ -266,3 +267,73 @@ async def test_two_replicas_look_an_attempt_up_once(make_dialer: MakeDialer, pro
     await one.make_due()
     assert sum(await asyncio.gather(one.recover(), two.recover())) == 20
     assert len(provider.looks) == len(set(provider.looks)) == 20
+
+
+async def test_a_canceled_call_is_hung_up_once_and_its_end_is_read_back(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    request = a_request()
+    ref = request.provider_call_id
+    provider.answers, provider.hang_ups = [Accepted("ex-1")], [Stopped()]
+    await dialer.consume(request)
+    await dialer.dial()
+    provider.executions["ex-1"] = a_snapshot(Phase.PENDING, ref=ref)
+    await dialer.consume(a_wish(request))
+    assert await dialer.recover() == 1, "at once"
+    provider.executions["ex-1"] = a_snapshot(Phase.CANCELED, ref=ref)
+    await dialer.make_due()
+    await dialer.recover()
+    assert provider.hung_up == ["ex-1"]
+    assert (await dialer.call(request.call_id)).status == "canceled"
+
+
+async def test_a_call_beyond_its_time_is_hung_up_without_any_callback(
+    make_dialer: MakeDialer, provider: ScriptedProvider
+) -> None:
+    now = [utc_now() + timedelta(seconds=1)]
+    dialer = make_dialer(clock=lambda: now[0])
+    request = a_request()
+    provider.answers, provider.hang_ups = [Accepted("ex-1")], [Stopped()]
+    await dialer.consume(request)
+    await dialer.dial()
+    provider.executions["ex-1"] = replace(a_snapshot(Phase.PENDING, ref=request.provider_call_id))
+    now[0] += timedelta(seconds=359)
+    await dialer.recover()
+    assert provider.hung_up == []
+    provider.executions["ex-1"] = completed(request.provider_call_id)
+    now[0] += timedelta(seconds=1)
+    assert await dialer.recover() == 1, "exactly then, whatever the usual time is"
+    end = await dialer.end(request.call_id)
+    assert (provider.hung_up, end.model_dump()["ended_reason"]) == (["ex-1"], "time_limit")
+
+
+async def test_the_id_of_the_request_that_placed_a_call_is_in_all_its_events(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    request, early = a_request(), a_request(to_e164="+919990000101")
+    provider.answers = [Refused("400")]
+    await dialer.consume(a_wish(early))
+    await dialer.consume(request, early)
+    await dialer.dial()
+    for one in (request, early):
+        told = await dialer.told(one.call_id)
+        assert {event.correlation_id for event in told} == {f"req_{one.call_id.hex}"}
+
+
+async def test_an_agent_that_would_ring_again_by_itself_is_not_dialed_with(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    request = a_request()
+    provider.hindrance = Refused("the agent has auto_reschedule on", "provider_misconfigured")
+    await dialer.consume(request)
+    await dialer.dial()
+    end = await dialer.end(request.call_id)
+    assert (end.model_dump()["ended_reason"], provider.placed) == ("provider_misconfigured", [])
+
+
+async def test_what_providers_said_is_forgotten_after_its_time_in_batches(dialer: Dialer) -> None:
+    await dialer.hear(*(said("busy", ref=f"boln_{n}") for n in range(12)))
+    await dialer.pool.execute("UPDATE provider_events SET received_at = now() - interval '31 days' WHERE id <= 10")
+    retaining = Retaining(pool=dialer.pool, days=30)
+    assert await retaining.forget(asyncio.Event(), at_once=3) == 10
+    assert await dialer.pool.fetchval("SELECT count(*) FROM provider_events") == 2

@@ -16,6 +16,7 @@ from cualify_dialer.model import (
     CallState,
     CancelWanted,
     GivenUp,
+    HangUpState,
     Heard,
     Learnt,
     LookedUp,
@@ -25,19 +26,22 @@ from cualify_dialer.providers import (
     LAST_PHASES,
     Accepted,
     Found,
+    HangUp,
     LookUp,
     Missing,
     NotSent,
     Phase,
     Refused,
     Snapshot,
+    Stopped,
     Throttled,
+    TooLate,
     ToolFact,
     Unclear,
     Unknown,
 )
 from cualify_shared.events import EventData, type_of
-from cualify_shared.events.call import CallCompleted, CallFailed, CallInProgress, TranscriptTurn
+from cualify_shared.events.call import CallCompleted, CallFailed, CallInProgress, Retry, TranscriptTurn
 from tests.dialer.support import PACE, a_request, a_snapshot
 
 T0 = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -259,3 +263,120 @@ def test_a_time_that_can_not_be_true_is_replaced_by_ours() -> None:
     _, told = after(a_call(), BEGUN, Heard(1, ancient), now=now)
     assert isinstance(told[-1], CallInProgress)
     assert told[-1].started_at == now
+
+
+LATE = T0 + timedelta(seconds=361)
+"""A second after the time limit of a call whose callee has not been seen to answer."""
+
+
+def hung_up(seen: Snapshot, hang_up: HangUp | None = None) -> LookedUp:
+    return LookedUp(1, Found(seen), T0, hang_up or Stopped())
+
+
+def test_a_canceled_open_call_is_looked_up_at_once_and_ends_canceled_where_nobody_was_spoken_to() -> None:
+    now = T0 + timedelta(seconds=20)
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), CancelWanted(T0), now=now)
+    assert call.attempts[0].look_up_at == now
+    call, told = after(call, hung_up(a_snapshot(Phase.CANCELED, ref=REF)), now=now)
+    assert isinstance(told[-1], CallFailed)
+    assert (call.status, call.ended_reason, told[-1].ended_by) == ("canceled", "canceled", "customer")
+
+
+def test_a_cancellation_before_the_answer_takes_effect_with_it() -> None:
+    call, _ = after(a_call(), BEGUN, CancelWanted(T0), now=T0)
+    assert call.attempts[0].look_up_at == BEGUN.asking_until, "while we ask there is nothing to end"
+    call, _ = after(call, Answered(1, Accepted("ex-1")), now=T0)
+    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=1)
+
+
+def test_a_conversation_that_we_ended_is_billed_as_far_as_it_went() -> None:
+    _, told = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), CancelWanted(T0), hung_up(TALKED))
+    end = told[-1]
+    assert isinstance(end, CallCompleted)
+    assert (end.duration_sec, end.ended_reason, end.ended_by) == (142, "canceled", "customer")
+
+
+def test_a_call_that_can_not_be_hung_up_any_more_ends_as_it_ends_and_is_not_asked_again() -> None:
+    live = a_snapshot(Phase.IN_PROGRESS, ref=REF)
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), CancelWanted(T0), hung_up(live, TooLate()))
+    assert call.attempts[0].hang_up is HangUpState.TOO_LATE
+    call, told = after(call, looked(TALKED))
+    assert isinstance(told[-1], CallCompleted)
+    assert (told[-1].ended_reason, told[-1].ended_by) == ("completed", "agent")
+
+
+def test_a_call_is_looked_at_when_its_time_is_over_and_ended_by_the_platform() -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), now=T0 + timedelta(seconds=340))
+    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=360), "max_duration_sec and a minute"
+    answered = replace(a_snapshot(Phase.IN_PROGRESS, ref=REF), updated_at=T0 + timedelta(seconds=50))
+    call, _ = after(call, looked(answered, leased=call.attempts[0].look_up_at), now=T0 + timedelta(seconds=345))
+    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=350), "as soon as the answer is known, its own time"
+    call, told = after(call, hung_up(TALKED), now=LATE)
+    assert isinstance(told[-1], CallCompleted)
+    assert (told[-1].ended_reason, told[-1].ended_by) == ("time_limit", "platform")
+
+
+def test_what_still_waits_at_the_provider_after_its_time_is_stopped_and_expired() -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")))
+    call, told = after(call, hung_up(a_snapshot(Phase.CANCELED, ref=REF)), now=LATE)
+    assert isinstance(told[-1], CallFailed)
+    assert (call.status, call.ended_reason, told[-1].ended_by) == ("failed", "expired", "platform")
+
+
+@pytest.mark.parametrize("look", [Found(a_snapshot(Phase.IN_PROGRESS, ref=REF)), Unclear("503"), Missing()])
+def test_an_attempt_that_never_ends_is_parked_long_after_its_time(look: LookUp) -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), now=T0)
+    before = fold(call, looked(look), now=T0 + timedelta(seconds=3959), pace=replace(PACE, settle_unknown_sec=1e6))
+    assert before.call.state is CallState.OPEN
+    last = fold(call, looked(look), now=T0 + timedelta(seconds=3960), pace=replace(PACE, settle_unknown_sec=1e6))
+    assert (last.call.ended_reason, last.alarms) == ("outcome_unknown", (Alarm.OUTCOME_UNKNOWN,))
+    assert names(list(last.told))[-1] == "call.failed"
+
+
+def a_persistent_call(**retry: object) -> Call:
+    policy = Retry.model_validate({"max_attempts": 3, "on": ["busy", "no_answer"], "intervals_min": [5, 20], **retry})
+    call = a_call()
+    return replace(call, request=call.request.model_copy(update={"retry": policy}))
+
+
+def test_a_busy_call_is_rung_again_only_if_asked_for_and_ends_once_at_the_very_end() -> None:
+    call, told = a_persistent_call(), []
+    for number, (minutes, phase) in enumerate([(5, Phase.BUSY), (20, Phase.NO_ANSWER), (0, Phase.BUSY)], start=1):
+        begun = replace(BEGUN, ref=f"boln_{number}")
+        seen = a_snapshot(phase, ref=begun.ref, execution_id=f"ex-{number}")
+        call, new = after(call, begun, LookedUp(number, Found(seen), T0), now=T0)
+        told += new
+        assert call.waits is (number < 3)
+        assert number == 3 or call.next_at == T0 + timedelta(minutes=minutes)
+    assert names(told) == ["call.dialing"] * 3 + ["call.failed"]
+    assert isinstance(told[-1], CallFailed)
+    assert (call.status, told[-1].attempts) == ("busy", 3)
+
+
+@pytest.mark.parametrize(
+    ("retry", "phase", "status"),
+    [
+        ({"on": ["no_answer"]}, Phase.BUSY, "busy"),
+        ({"max_attempts": 1}, Phase.BUSY, "busy"),
+        ({"intervals_min": [120]}, Phase.BUSY, "busy"),
+        ({}, Phase.FAILED, "failed"),
+    ],
+)
+def test_a_call_is_not_rung_again_for_another_reason_too_often_or_too_late(
+    retry: dict[str, object], phase: Phase, status: str
+) -> None:
+    call, _ = after(a_persistent_call(**retry), BEGUN, looked(a_snapshot(phase, ref=REF)), now=T0)
+    assert call.status == status
+
+
+def test_a_call_that_waits_to_be_rung_again_ends_as_it_rang_last_or_canceled() -> None:
+    waiting, _ = after(a_persistent_call(), BEGUN, looked(a_snapshot(Phase.BUSY, ref=REF)), now=T0)
+    assert after(waiting, GivenUp("expired"))[0].status == "busy"
+    assert after(waiting, CancelWanted(T0))[0].status == "canceled"
+
+
+def test_an_attempt_that_was_not_rung_is_not_one_of_those_that_were_asked_for() -> None:
+    call, _ = after(a_persistent_call(max_attempts=2), BEGUN, Answered(1, Throttled(None)), now=T0)
+    call, _ = after(call, replace(BEGUN, ref="boln_2"), now=T0)
+    call, _ = after(call, LookedUp(2, Found(a_snapshot(Phase.BUSY, ref="boln_2")), T0), now=T0)
+    assert call.waits

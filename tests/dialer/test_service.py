@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from cualify_dialer import consume, queries
+from cualify_dialer import consume
 from cualify_dialer.main import parts
 from cualify_dialer.model import Pace
 from cualify_dialer.settings import DialerSettings
@@ -55,7 +55,7 @@ class Running:
     http: aiohttp.ClientSession
 
     async def request(self, *requests: CallRequested) -> None:
-        read = consume.call_requests(pace=Pace(), queued=lambda: None)
+        read = consume.call_requests(pace=Pace(), changed=lambda: None)
         async with self.pool.acquire() as connection, connection.transaction():
             await read.handler(connection, [an_event(request) for request in requests])
 
@@ -154,11 +154,3 @@ async def test_a_wrong_token_or_provider_is_told_nothing_and_a_body_has_a_limit(
         async with running.http.post(f"{running.url}/callbacks/{path}", data=body) as answer:
             assert answer.status == status
     assert await running.pool.fetchval("SELECT count(*) FROM provider_events") == 1
-
-
-async def test_every_statement_fits_the_schema(pool: Pool) -> None:
-    statements = {name: value for name, value in vars(queries).items() if name.isupper() and isinstance(value, str)}
-    assert len(statements) > 10
-    async with pool.acquire() as connection:
-        for statement in statements.values():
-            await connection.prepare(statement)

@@ -9,15 +9,19 @@ from aiohttp.typedefs import Handler, Middleware
 from cualify_simulator.bolna import Bolna, answer
 from cualify_simulator.book import Book
 from cualify_simulator.callbacks import Postman
+from cualify_simulator.carriers import Exotel, Plivo, Twilio
 from cualify_simulator.clock import Clock
 from cualify_simulator.exchange import Exchange
+from cualify_simulator.faults import Faults
 from cualify_simulator.journal import Journal, Kind
 from cualify_simulator.oracle import Oracle
 from cualify_simulator.refusals import Refusal, bad_field, reason_of
 from cualify_simulator.settings import Settings
 
 BODY_LIMIT_BYTES = 1 << 20
-OPEN_PATHS = ("/healthz", "/journal", "/rings", "/recordings/")
+OPEN_PATHS = ("/healthz", "/journal", "/rings", "/recordings/", "/admin/")
+CARRIER_PATHS = ("/v1/Account", "/2010-04-01/")
+"""The other three ask for their own keys."""
 
 
 def build_app(settings: Settings) -> web.Application:
@@ -28,8 +32,11 @@ def build_app(settings: Settings) -> web.Application:
     exchange = Exchange(clock, journal, postman, book, lines=settings.simulator_max_concurrency)
 
     app = web.Application(middlewares=[_door(settings, journal)], client_max_size=BODY_LIMIT_BYTES)
-    app.add_routes(Bolna(settings, clock, journal, book, exchange).routes())
-    app.add_routes(Oracle(journal, book, postman).routes())
+    faults = Faults()
+    app.add_routes(Bolna(settings, clock, journal, book, exchange, faults).routes())
+    for carrier in (Exotel, Twilio, Plivo):
+        app.add_routes(carrier(settings, clock, journal, book, exchange, faults).routes())
+    app.add_routes(Oracle(journal, book, postman, faults).routes())
     app.cleanup_ctx.append(_at_work(postman))
     return app
 
@@ -50,7 +57,7 @@ def _door(settings: Settings, journal: Journal) -> Middleware:
     @web.middleware
     async def door(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
-            if not request.path.startswith(OPEN_PATHS):
+            if not request.path.startswith((*OPEN_PATHS, *CARRIER_PATHS)):
                 _demand_key(request, expected)
             return await handler(request)
         except Refusal as refusal:

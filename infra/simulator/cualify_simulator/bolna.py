@@ -12,10 +12,11 @@ from cualify_simulator.callbacks import first_tried
 from cualify_simulator.clock import Clock
 from cualify_simulator.exchange import Exchange
 from cualify_simulator.execution import Execution, render, render_log, render_row
+from cualify_simulator.faults import Faults
 from cualify_simulator.journal import Journal, Kind
 from cualify_simulator.refusals import Refusal, error, malformed, not_found
 from cualify_simulator.requests import CallOrder, ListQuery, read_call, read_list_query, read_object
-from cualify_simulator.script import Answer, Callbacks, Life, life_of
+from cualify_simulator.script import Answer, Callbacks, Life
 from cualify_simulator.settings import Settings
 from cualify_simulator.throttle import Throttle
 
@@ -24,7 +25,10 @@ EARLY_CALLBACK_WITHIN_SEC: Final = 2.0
 
 
 class Bolna:
-    def __init__(self, settings: Settings, clock: Clock, journal: Journal, book: Book, exchange: Exchange) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, journal: Journal, book: Book, exchange: Exchange, faults: Faults
+    ) -> None:
+        self._faults = faults
         self._settings = settings
         self._clock = clock
         self._journal = journal
@@ -53,7 +57,7 @@ class Bolna:
         agent = self._agents.get(order.agent_id)
         if agent is None:
             raise _refused(404, error(404, "Agent not found"), order)
-        life = life_of(order.to_e164)
+        life = self._faults.life_of(order.to_e164)
         self._admit(order, life)
         execution = self._exchange.place(order, agent, life, recordings_url=_recordings_url(request))
         if life.callbacks is Callbacks.TWICE_REORDERED:

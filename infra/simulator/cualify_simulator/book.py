@@ -36,6 +36,9 @@ class Book:
     def get(self, execution_id: str) -> Execution | None:
         return self._by_id.get(execution_id)
 
+    def all_alive(self) -> list[Execution]:
+        return [execution for execution in self._by_id.values() if not execution.is_over]
+
     def of_callee(self, to_e164: str) -> list[Execution]:
         return self._by_callee.get(to_e164, [])
 

@@ -32,9 +32,11 @@ class Letter:
     status: str
     body: bytes
     attempt: int = 0
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
 
     def copy(self) -> "Letter":
-        return Letter(self.url, self.status, self.body)
+        return Letter(self.url, self.status, self.body, content_type=self.content_type, headers=self.headers)
 
 
 class Reorderer:
@@ -142,7 +144,7 @@ class Postman:
         """The HTTP status as text, or the name of what went wrong."""
         try:
             async with asyncio.timeout(TIMEOUT_SEC):
-                return str(await self._wire.post(letter.url, letter.body))
+                return str(await self._wire.post(letter.url, letter.body, letter.content_type, letter.headers))
         except TimeoutError:
             return "timeout"
         except OSError as problem:

@@ -6,7 +6,7 @@ exactly where the journal gets its `ring`.
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 from uuid import uuid4
 
 import orjson
@@ -15,7 +15,7 @@ from cualify_simulator.agents import Agent
 from cualify_simulator.book import Book
 from cualify_simulator.callbacks import Letter, Postman, mailbox_for
 from cualify_simulator.clock import Clock
-from cualify_simulator.execution import NOT_YET_DIALED, Execution, render, render_event
+from cualify_simulator.execution import NOT_YET_DIALED, Execution, ToldFact, render, render_event
 from cualify_simulator.journal import Journal, Kind
 from cualify_simulator.requests import CallOrder
 from cualify_simulator.script import (
@@ -40,6 +40,29 @@ MILESTONES: Final = {
 }
 
 
+class Dialect(Protocol):
+    """How a provider tells by itself what happens to a call; None where it says nothing."""
+
+    def status(self, execution: Execution) -> Letter | None: ...
+
+    def fact(self, execution: Execution, told: ToldFact) -> Letter | None: ...
+
+
+class BolnaDialect:
+    """The whole execution at each change, to the agent's address."""
+
+    def status(self, execution: Execution) -> Letter | None:
+        url = execution.agent.webhook_url
+        return Letter(url, execution.status, orjson.dumps(render(execution))) if url else None
+
+    def fact(self, execution: Execution, told: ToldFact) -> Letter | None:
+        url = execution.agent.webhook_url
+        return Letter(url, told.fact.type, orjson.dumps(render_event(execution, told))) if url else None
+
+
+BOLNA: Final = BolnaDialect()
+
+
 @dataclass(frozen=True, slots=True)
 class Journey:
     """An execution on its way: what lies before it, counted from when it was dialed."""
@@ -57,6 +80,7 @@ class Exchange:
         self._book = book
         self._waiting: deque[Execution] = deque()
         self._not_yet_dialed = 0
+        self._dialects: dict[str, Dialect] = {}
         self.lines = lines
         self.lines_in_use = 0
 
@@ -66,15 +90,36 @@ class Exchange:
 
     def place(self, order: CallOrder, agent: Agent, life: Life, *, recordings_url: str) -> Execution:
         execution = self._make(order, agent, life, recordings_url)
-        self._book.add(execution)
-        self._not_yet_dialed += 1
-        self._note(Kind.CREATE, execution, answer=_answer_of(life))
-        self._tell_status(execution)
         wait_sec = QUEUED_SEC
         if order.scheduled_at:
             wait_sec = (order.scheduled_at - execution.created_at).total_seconds()
-        self._clock.after(wait_sec, self._take_up, execution)
+        self._begin(execution, wait_sec=wait_sec)
         return execution
+
+    def _begin(self, execution: Execution, *, wait_sec: float) -> None:
+        self._book.add(execution)
+        self._not_yet_dialed += 1
+        self._note(Kind.CREATE, execution, answer=_answer_of(execution.life))
+        self._tell_status(execution)
+        self._clock.after(wait_sec, self._take_up, execution)
+
+    def take_on(self, execution: Execution, dialect: Dialect) -> None:
+        """A call of a provider other than Bolna."""
+        self._dialects[execution.id] = dialect
+        self._begin(execution, wait_sec=QUEUED_SEC)
+
+    def hang_up(self, execution: Execution) -> bool:
+        """Ends a call in whatever state it is, as telephony providers can."""
+        if execution.is_over:
+            self._note(Kind.STOP_REFUSED, execution)
+            return False
+        if execution.answered_at is None or execution.status == "call-disconnected":
+            self._reach(execution, "canceled")
+            return True
+        real_sec = (self._clock.now() - execution.answered_at).total_seconds()
+        execution.cut_after_sec = round(real_sec / self._clock.real_sec(1.0), 3)
+        self._reach(execution, "completed")
+        return True
 
     def stop(self, execution: Execution) -> bool:
         """Only what is not yet dialed can be stopped; then its phone never rings."""
@@ -125,7 +170,9 @@ class Exchange:
         self._walk(Journey(execution, steps, self._clock.elapsed_sec()), 0)
 
     def _walk(self, journey: Journey, index: int) -> None:
-        """Takes one step and sets the timer for the next."""
+        """Takes one step and sets the timer for the next; none beyond an end that the client made."""
+        if journey.execution.is_over:
+            return
         self._take(journey.execution, journey.steps[index])
         if index + 1 < len(journey.steps):
             next_at = journey.dialed_at_sec + journey.steps[index + 1].at_sec
@@ -143,6 +190,8 @@ class Exchange:
     def _reach(self, execution: Execution, status: str) -> None:
         self._not_yet_dialed -= execution.status in NOT_YET_DIALED
         execution.reach(status, self._clock.now())
+        if status == "in-progress":
+            execution.answered_at = self._clock.now()
         self._note_milestone(execution)
         self._tell_status(execution)
         if execution.holds_line and (execution.is_over or status == "call-disconnected"):
@@ -157,15 +206,20 @@ class Exchange:
             self._note(milestone, execution)
 
     def _tell_status(self, execution: Execution) -> None:
-        if url := _callback_url(execution):
-            body = orjson.dumps(render(execution))
-            self._postman.post(execution.mailbox, Letter(url, execution.status, body), is_last=execution.is_over)
+        letter = self._dialect(execution).status(execution)
+        if letter is not None and execution.life.callbacks is not Callbacks.NEVER:
+            self._postman.post(execution.mailbox, letter, is_last=execution.is_over)
+        if execution.is_over:
+            self._dialects.pop(execution.id, None)
 
     def _tell_fact(self, execution: Execution, step: Tell) -> None:
         told = execution.tell(step.fact, tool_id=step.tool_id, at=self._clock.now())
-        if url := _callback_url(execution):
-            body = orjson.dumps(render_event(execution, told))
-            self._postman.post(execution.mailbox, Letter(url, step.fact.type, body), is_last=False)
+        letter = self._dialect(execution).fact(execution, told)
+        if letter is not None and execution.life.callbacks is not Callbacks.NEVER:
+            self._postman.post(execution.mailbox, letter, is_last=False)
+
+    def _dialect(self, execution: Execution) -> Dialect:
+        return self._dialects.get(execution.id, BOLNA)
 
     def _note(
         self, kind: Kind, execution: Execution, *, answer: str | None = None, duration_sec: float | None = None
@@ -179,10 +233,6 @@ class Exchange:
             answer=answer,
             duration_sec=duration_sec,
         )
-
-
-def _callback_url(execution: Execution) -> str | None:
-    return None if execution.life.callbacks is Callbacks.NEVER else execution.agent.webhook_url
 
 
 def _answer_of(life: Life) -> str:

@@ -51,6 +51,11 @@ class Execution:
     holds_line: bool = False
     has_rung: bool = False
     told: tuple[ToldFact, ...] = ()
+    callback_url: str | None = None
+    """Where a provider with one address a call posts to; Bolna's agents have their own."""
+    answered_at: datetime | None = None
+    cut_after_sec: float | None = None
+    """How long was talked when the client hung up."""
 
     def __post_init__(self) -> None:
         self.updated_at = self.created_at
@@ -64,6 +69,8 @@ class Execution:
         """What Bolna reports as talked: 0 until post-processing is done."""
         if self.status != "completed":
             return 0.0
+        if self.cut_after_sec is not None:
+            return self.cut_after_sec
         return talked_sec(self.life.end, call_terminate_sec=self.call_terminate_sec)
 
     @property

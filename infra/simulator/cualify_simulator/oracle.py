@@ -4,11 +4,13 @@ import io
 import wave
 from collections import Counter
 
+import orjson
 from aiohttp import web
 
 from cualify_simulator.bolna import answer
 from cualify_simulator.book import Book
 from cualify_simulator.callbacks import Postman
+from cualify_simulator.faults import Faults
 from cualify_simulator.journal import Journal
 from cualify_simulator.refusals import Refusal, bad_field, not_found
 
@@ -16,7 +18,8 @@ LIMIT = 1_000
 
 
 class Oracle:
-    def __init__(self, journal: Journal, book: Book, postman: Postman) -> None:
+    def __init__(self, journal: Journal, book: Book, postman: Postman, faults: Faults) -> None:
+        self._faults = faults
         self._journal = journal
         self._book = book
         self._postman = postman
@@ -26,6 +29,8 @@ class Oracle:
         return [
             web.get("/healthz", self.health),
             web.get("/journal", self.journal),
+            web.get("/admin/faults", self.faults),
+            web.put("/admin/faults", self.set_faults),
             web.get("/rings", self.rings),
             web.get("/recordings/call/{execution_id}", self.recording),
         ]
@@ -46,6 +51,19 @@ class Oracle:
         to_e164 = request.query.get("to_e164", "").replace(" ", "+", 1)
         rung = [execution for execution in self._book.of_callee(to_e164) if execution.has_rung]
         return answer({"count": len(rung), "by_ref": Counter(execution.cualify_ref or "" for execution in rung)})
+
+    async def faults(self, request: web.Request) -> web.Response:
+        return answer(dict(self._faults.rates))
+
+    async def set_faults(self, request: web.Request) -> web.Response:
+        try:
+            rates = orjson.loads(await request.read())
+            if not isinstance(rates, dict):
+                raise ValueError("an object of rates is expected")
+            self._faults.set(rates)
+        except ValueError as problem:
+            raise Refusal(422, bad_field("faults", str(problem)), noted=False) from problem
+        return answer(dict(self._faults.rates))
 
     async def recording(self, request: web.Request) -> web.Response:
         execution = self._book.get(request.match_info["execution_id"])

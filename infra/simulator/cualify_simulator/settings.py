@@ -12,6 +12,13 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=9100, ge=0, le=65_535)
     bolna_api_key: str = Field(default="bn-simulator", min_length=1)
+    exotel_account_sid: str = "simulator"
+    exotel_api_key: str = "exotel-key"
+    exotel_api_token: str = "exotel-token"
+    twilio_account_sid: str = "ACsimulator"
+    twilio_auth_token: str = "twilio-token"
+    plivo_auth_id: str = "MAsimulator"
+    plivo_auth_token: str = "plivo-token"
 
     simulator_speed: float = Field(default=1.0, gt=0)
     simulator_max_concurrency: int = Field(default=1_000, ge=1)

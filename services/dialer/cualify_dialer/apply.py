@@ -104,7 +104,7 @@ def _numbered(call: Call, told: Sequence[EventData], *, now: datetime) -> tuple[
                 subject=f"call/{call.call_id}",
                 sequence=sequence,
                 time=now,
-                correlation_id=str(call.call_id),
+                correlation_id=call.correlation_id or str(call.call_id),
             )
         )
     return call, events
@@ -119,3 +119,13 @@ async def _save(connection: Connection, changes: Changes) -> None:
     attempts = [(call, attempt) for call in changed for attempt in call.attempts if attempt not in old]
     if attempts:
         await queries.write_attempts(connection, attempts)
+    freed = [call.request.to_e164 for call in changed if _frees_its_number(changes.before[call.call_id], call)]
+    if freed:
+        await queries.put_freed_numbers(connection, freed)
+
+
+def _frees_its_number(before: Call, after: Call) -> bool:
+    """Whether whoever waits behind this call's number may have to be looked at again."""
+    if before.state is CallState.OPEN:
+        return after.state is not CallState.OPEN
+    return before.waits and after.state is CallState.ENDED

@@ -13,10 +13,11 @@ from uuid import UUID
 
 import structlog
 
-from cualify_dialer import gate, queries
+from cualify_dialer import breaker, gate, queries, turns
 from cualify_dialer.apply import Changes, write
+from cualify_dialer.callback_urls import CallbackUrls
 from cualify_dialer.gate import Dial, Never, Wait
-from cualify_dialer.model import Answered, Begun, Call, GivenUp, Noted, Pace
+from cualify_dialer.model import Answered, Begun, Call, GivenUp, Noted, Pace, Rerouted
 from cualify_dialer.providers import Answer, NotSent, Order, Provider
 from cualify_dialer.record import Recorder
 from cualify_shared import faults
@@ -28,9 +29,14 @@ from cualify_shared.work import Worker
 
 log = structlog.get_logger(__name__)
 
-POSTS_AT_ONCE = 100
+POSTS_AT_ONCE_LIMIT = 1000
 POLL_SEC = 0.5
 GIVEN_UP_AT_ONCE = 500
+UNPARKED_AT_ONCE = 1000
+PARKED_AT_ONCE = 5000
+ROUNDS = 5
+MAY_BE_MORE = 5
+"""So many jobs of one org may have been all that a claim looked at: then it is worth another look at once."""
 ANSWER_MARGIN_SEC = 5.0
 """Within so long of the commit the request leaves or never does. So after this and the request's time limit nobody
 waits for its answer any more, and `recover` may look."""
@@ -38,21 +44,49 @@ waits for its answer any more, and `recover` may look."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """A committed attempt, about to be sent."""
+    """A committed attempt, about to be sent. `claimed_at` is this process's own time."""
 
     call_id: UUID
     org_id: UUID
     number: int
     provider: str
     order: Order
+    claimed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """What one provider may be asked to carry at once, and how many calls may be begun in a second."""
+
+    lines: int
+    calls_per_sec: float = 1000.0
+
+    @property
+    def burst(self) -> int:
+        """Calls that may be begun within `window_sec`, exactly."""
+        return max(1, int(self.calls_per_sec))
+
+    @property
+    def window_sec(self) -> float:
+        """A second, or longer where less than one call a second is allowed."""
+        return self.burst / self.calls_per_sec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
-    """What the claim must respect."""
+    """What the claim must respect. `org_lines` is for calls that say nothing of their org's plan."""
 
-    max_concurrent_calls: int
-    provider_timeout_sec: float
+    providers: Mapping[str, Capacity]
+    org_lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What each provider can take now. `closed` are those that are left alone, `probed` those that may get one call."""
+
+    free: Mapping[str, int]
+    closed: tuple[str, ...]
+    probed: frozenset[str]
 
 
 class Dialing:
@@ -65,15 +99,20 @@ class Dialing:
         providers: Mapping[str, Provider],
         pace: Pace,
         lines: Lines,
+        urls: CallbackUrls,
         committed: Callable[[], None],
         changed: Callable[[], None],
         drain_sec: float,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._pool, self._providers, self._pace, self._lines = pool, providers, pace, lines
-        self._committed = committed
-        self._recorder = Recorder("dial answers", pool=pool, pace=pace, committed=committed, changed=changed)
+        self._pool, self._providers, self._pace, self._lines, self._urls = pool, providers, pace, lines, urls
+        self._committed, self._clock = committed, clock
+        self._recorder = Recorder(
+            "dial answers", pool=pool, pace=pace, committed=committed, changed=changed, clock=clock
+        )
+        at_once = min(POSTS_AT_ONCE_LIMIT, sum(capacity.lines for capacity in lines.providers.values()))
         self._worker: Worker[Asking] = Worker(
-            "dial", claim=self.claim, do=self.dial, at_once=POSTS_AT_ONCE, poll_sec=POLL_SEC, drain_sec=drain_sec
+            "dial", claim=self.claim, do=self.dial, at_once=at_once, poll_sec=POLL_SEC, drain_sec=drain_sec
         )
 
     def wake(self) -> None:
@@ -89,17 +128,23 @@ class Dialing:
         await self._recorder.run_beside(work, stop)
 
     async def claim(self, limit: int) -> list[Asking]:
-        """Commits the attempts whose turn it is, at most `limit` and at most as many as there are free lines."""
-        now = utc_now()
+        """Commits the attempts whose turn it is, at most `limit` and at most as many as there is room for."""
+        now = self._clock()
         async with self._pool.acquire() as connection, connection.transaction():
-            await queries.lock_dialing(connection)
-            calls = await self._whose_turn(connection, limit=limit, now=now)
-            noted = self._decide(calls, now=now)
+            await turns.lock_dialing(connection)
+            await turns.unpark(connection, limit=UNPARKED_AT_ONCE)
+            room = await self._room(connection, now=now)
+            calls = await self._whose_turn(connection, room, limit=limit, now=now)
+            noted = self._decide(calls, room, now=now)
             changes = await write(connection, calls, noted, now=now, pace=self._pace)
+            asking = self._begun(changes, noted)
+            await self._note_probes(connection, asking, room, now=now)
         if noted:
             self._committed()
             changes.report()
-        return _begun(changes, noted)
+        if len(noted) >= MAY_BE_MORE:
+            self._worker.wake()
+        return asking
 
     async def dial(self, asking: Asking) -> None:
         """One POST, and what came of it."""
@@ -112,22 +157,66 @@ class Dialing:
 
     async def _ask(self, asking: Asking) -> Answer:
         """A process that stood still since the commit does not ask: others may have given the attempt up by now."""
-        if utc_now() - asking.order.asked_at > timedelta(seconds=ANSWER_MARGIN_SEC):
-            return NotSent("too late to ask")
-        return await self._providers[asking.provider].place(asking.order)
+        provider = self._providers[asking.provider]
+        if self._is_too_late(asking):
+            return NotSent("too late to ask", by_us=True)
+        hindrance = await provider.ready(asking.order)
+        if hindrance is not None:
+            return hindrance
+        if self._is_too_late(asking, ready_within_sec=provider.ready_within_sec):
+            return NotSent("too late to ask", by_us=True)
+        return await provider.dial(asking.order)
 
-    async def _whose_turn(self, connection: Connection, *, limit: int, now: datetime) -> dict[UUID, Call]:
-        expired = await queries.expired_jobs(connection, now=now, limit=GIVEN_UP_AT_ONCE)
-        free = min(limit, self._lines.max_concurrent_calls - await queries.busy_lines(connection))
-        due = await queries.due_jobs(connection, now=now, limit=free) if free > 0 else []
-        calls = await queries.locked_calls(connection, [*expired, *due]) if expired or due else {}
-        return {call_id: calls[call_id] for call_id in dict.fromkeys([*expired, *due])}
+    def _is_too_late(self, asking: Asking, *, ready_within_sec: float = 0.0) -> bool:
+        return self._clock() - asking.claimed_at > timedelta(seconds=ANSWER_MARGIN_SEC + ready_within_sec)
 
-    def _decide(self, calls: Mapping[UUID, Call], *, now: datetime) -> list[Noted]:
+    async def _room(self, connection: Connection, *, now: datetime) -> Room:
+        known = self._lines.providers
+        used = await turns.in_use(connection, {name: capacity.window_sec for name, capacity in known.items()})
+        free: dict[str, int] = {}
+        closed: list[str] = []
+        probed: set[str] = set()
+        for use in used:
+            capacity, admits = known[use.provider], use.breaker.admits(now)
+            free[use.provider] = max(0, min(capacity.lines - use.busy_lines, capacity.burst - use.started))
+            if use.started >= capacity.burst:
+                asyncio.get_running_loop().call_later(capacity.window_sec / 4, self._worker.wake)
+            if admits == 0:
+                free[use.provider] = 0
+                closed.append(use.provider)
+            elif admits is not None:
+                free[use.provider] = min(admits, free[use.provider])
+                probed.add(use.provider)
+        return Room(free, tuple(closed), frozenset(probed))
+
+    async def _whose_turn(self, connection: Connection, room: Room, *, limit: int, now: datetime) -> dict[UUID, Call]:
+        """Locked, in the order of turns. Numbers that turn out to be busy are parked, and then it looks again."""
+        given_up = await turns.expired_jobs(connection, now=now, limit=GIVEN_UP_AT_ONCE)
+        if room.closed:
+            given_up += await turns.stranded_jobs(connection, providers=room.closed, now=now, limit=GIVEN_UP_AT_ONCE)
+        due: list[UUID] = []
+        for _ in range(ROUNDS):
+            found = await turns.due_jobs(
+                connection, now=now, limit=limit, room=room.free, org_lines=self._lines.org_lines
+            )
+            due = found.due
+            if found.busy_numbers:
+                await turns.park(connection, found.busy_numbers, but=due, limit=PARKED_AT_ONCE)
+                self._worker.wake()
+            if due or not found.busy_numbers:
+                break
+        ids = list(dict.fromkeys([*given_up, *due]))
+        calls = await queries.locked_calls(connection, ids) if ids else {}
+        return {call_id: calls[call_id] for call_id in ids}
+
+    def _decide(self, calls: Mapping[UUID, Call], room: Room, *, now: datetime) -> list[Noted]:
         """In the order of turns, so that of two jobs for one number the first gets it."""
         busy: set[str] = set()
         noted: list[Noted] = []
         for call in calls.values():
+            if call.provider in room.closed and now < call.request.latest_at:
+                noted += self._rerouted(call, room)
+                continue
             decision = gate.decide(call, now=now, busy=busy, providers=self._providers)
             match decision:
                 case Dial():
@@ -141,33 +230,47 @@ class Dialing:
                     assert_never(decision)
         return noted
 
+    def _rerouted(self, call: Call, room: Room) -> list[Noted]:
+        """To the next provider, if that one is not left alone too."""
+        following = call.routes[(call.route + 1) % len(call.routes)][0]
+        return [Noted(call.call_id, Rerouted())] if following not in room.closed else []
+
     def _attempt(self, call: Call, now: datetime) -> Begun:
-        provider = self._providers[call.request.provider]
+        provider = self._providers[call.provider]
         ref = provider_ref(prefix=provider.ref_prefix, call_id=call.call_id, attempt=len(call.attempts) + 1)
-        asking_for = timedelta(seconds=self._lines.provider_timeout_sec + ANSWER_MARGIN_SEC)
-        return Begun(ref=ref, asked_at=now, asking_until=now + asking_for)
+        return Begun(ref=ref, asked_at=now, asking_until=now + self._asking_for(provider))
 
+    def _asking_for(self, provider: Provider) -> timedelta:
+        return timedelta(seconds=provider.ready_within_sec + provider.dial_timeout_sec + ANSWER_MARGIN_SEC)
 
-def _begun(changes: Changes, noted: Sequence[Noted]) -> list[Asking]:
-    calls = [changes.after[one.call_id] for one in noted if isinstance(one.learnt, Begun)]
-    return [_asking(call) for call in calls]
+    async def _note_probes(
+        self, connection: Connection, asking: Sequence[Asking], room: Room, *, now: datetime
+    ) -> None:
+        for name in sorted(room.probed & {one.provider for one in asking}):
+            await breaker.probing(connection, name, until=now + self._asking_for(self._providers[name]))
 
+    def _begun(self, changes: Changes, noted: Sequence[Noted]) -> list[Asking]:
+        calls = [changes.after[one.call_id] for one in noted if isinstance(one.learnt, Begun)]
+        return [self._asking(call) for call in calls]
 
-def _asking(call: Call) -> Asking:
-    attempt = call.attempts[-1]
-    return Asking(
-        call_id=call.call_id,
-        org_id=call.request.org_id,
-        number=attempt.number,
-        provider=call.request.provider,
-        order=Order(
-            ref=attempt.ref,
-            agent_id=call.request.provider_agent_id,
-            to_e164=call.request.to_e164,
-            from_e164=call.request.from_e164,
-            asked_at=attempt.asked_at,
-        ),
-    )
+    def _asking(self, call: Call) -> Asking:
+        attempt = call.attempts[-1]
+        return Asking(
+            call_id=call.call_id,
+            org_id=call.request.org_id,
+            number=attempt.number,
+            provider=attempt.provider,
+            claimed_at=attempt.asked_at,
+            order=Order(
+                ref=attempt.ref,
+                agent_id=attempt.agent_id,
+                to_e164=call.request.to_e164,
+                from_e164=call.request.from_e164,
+                asked_at=attempt.asked_at,
+                max_duration_sec=call.request.terms.max_duration_sec,
+                callback_url=self._urls.of(attempt.provider, attempt.ref),
+            ),
+        )
 
 
 def _told(answer: Answer) -> dict[str, object]:

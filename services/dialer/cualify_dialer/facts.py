@@ -53,7 +53,7 @@ def dialing(call: Call, attempt: Attempt) -> CallDialing:
         call_id=call.call_id,
         org_id=call.request.org_id,
         attempt=attempt.number,
-        provider=call.request.provider,
+        provider=attempt.provider,
         provider_call_id=attempt.ref,
     )
 
@@ -64,7 +64,7 @@ def in_progress(call: Call, attempt: Attempt, *, started_at: datetime) -> CallIn
         call_id=call.call_id,
         org_id=call.request.org_id,
         attempt=attempt.number,
-        provider=call.request.provider,
+        provider=attempt.provider,
         provider_call_id=attempt.ref,
         provider_execution_id=attempt.execution_id,
         started_at=started_at,
@@ -121,7 +121,7 @@ def ended(call: Call, end: End) -> CallCompleted | CallFailed:
         started_at=last.started_at if last else None,
         ended_at=end.ended_at,
         attempts=len(call.attempts),
-        provider=call.request.provider,
+        provider=last.provider if last else call.request.provider,
         provider_call_id=last.ref if last else call.request.provider_call_id,
         provider_execution_id=last.execution_id if last else None,
         answered_by=seen.answered_by if seen and end.status == "completed" else None,

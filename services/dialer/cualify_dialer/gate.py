@@ -34,7 +34,7 @@ def decide(call: Call, *, now: datetime, busy: Collection[str], providers: Colle
         return Wait()
     if now >= call.request.latest_at:
         return Never("expired")
-    if call.request.provider not in providers:
+    if call.provider not in providers:
         return Never("provider_not_configured")
     if now < call.next_at or call.request.to_e164 in busy:
         return Wait()

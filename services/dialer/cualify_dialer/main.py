@@ -1,30 +1,35 @@
 """The dialer: places the calls, and finds out how each one ended. `python -m cualify_dialer.main`"""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
+from cualify_dialer.accounts import accounts
+from cualify_dialer.callback_urls import CallbackUrls
 from cualify_dialer.callbacks import Callbacks
 from cualify_dialer.consume import call_requests
 from cualify_dialer.dial import Dialing, Lines
 from cualify_dialer.model import Pace
 from cualify_dialer.providers import Provider
-from cualify_dialer.providers.bolna import Bolna
 from cualify_dialer.recover import Recovering
+from cualify_dialer.retain import Retaining
 from cualify_dialer.settings import DialerSettings
 from cualify_shared.service import Context, Loop, Parts, Service
 
 
 def parts(ctx: Context[DialerSettings]) -> Parts:
-    """The callbacks' route, the topic `call.requests`, and the loops `dial`, `recover`, `callbacks`."""
+    """The callbacks' route, the topic `call.requests`, and the loops `dial`, `recover`, `callbacks`, `retain`."""
     settings = ctx.settings
-    pace = Pace(look_up_every_sec=settings.look_up_every_sec, settle_unknown_sec=settings.settle_unknown_sec)
-    bolna = Bolna(
-        url=settings.bolna_url,
-        api_key=settings.bolna_api_key.get_secret_value(),
-        timeout_sec=settings.provider_timeout_sec,
+    pace = Pace(
+        look_up_every_sec=settings.look_up_every_sec,
+        settle_unknown_sec=settings.settle_unknown_sec,
+        give_up_after_sec=settings.give_up_after_sec,
     )
-    providers: dict[str, Provider] = {bolna.name: bolna}
+    urls = CallbackUrls(public_url=settings.public_url, token=settings.callback_token.get_secret_value())
+    has = accounts(settings)
+    providers: dict[str, Provider] = {name: account.provider for name, account in has.items()}
 
     def look_again() -> None:
         dialing.wake()
@@ -35,8 +40,10 @@ def parts(ctx: Context[DialerSettings]) -> Parts:
         providers=providers,
         pace=pace,
         lines=Lines(
-            max_concurrent_calls=settings.max_concurrent_calls, provider_timeout_sec=settings.provider_timeout_sec
+            providers={name: account.capacity for name, account in has.items()},
+            org_lines=settings.org_max_concurrent_calls,
         ),
+        urls=urls,
         committed=ctx.committed,
         changed=look_again,
         drain_sec=settings.drain_sec,
@@ -53,27 +60,43 @@ def parts(ctx: Context[DialerSettings]) -> Parts:
     callbacks = Callbacks(
         pool=ctx.pool,
         providers=providers,
-        token=settings.callback_token.get_secret_value(),
+        urls=urls,
+        guards={name: account.guard for name, account in has.items()},
         pace=pace,
         committed=ctx.committed,
         hinted=recovering.wake,
     )
+    retaining = Retaining(pool=ctx.pool, days=settings.keep_provider_events_days)
 
     async def dial(stop: asyncio.Event) -> None:
-        async with bolna.open_for_calls():
+        async with opened(providers.values()):
             await dialing.run(stop)
 
     async def recover(stop: asyncio.Event) -> None:
-        async with bolna.open_for_reading():
+        async with opened(providers.values()):
             await recovering.run(stop)
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     callbacks.serve(app)
     return Parts(
         app=app,
-        reads=[call_requests(pace=pace, queued=dialing.wake)],
-        loops=[Loop("dial", dial), Loop("recover", recover), Loop("callbacks", callbacks.run)],
+        reads=[call_requests(pace=pace, changed=look_again)],
+        loops=[
+            Loop("dial", dial),
+            Loop("recover", recover),
+            Loop("callbacks", callbacks.run),
+            Loop("retain", retaining.run),
+        ],
     )
+
+
+@asynccontextmanager
+async def opened(providers: Iterable[Provider]) -> AsyncIterator[None]:
+    """The connections to all of them."""
+    async with AsyncExitStack() as stack:
+        for provider in providers:
+            await stack.enter_async_context(provider.open())
+        yield
 
 
 SERVICE = Service("dialer", package="cualify_dialer", settings=DialerSettings, parts=parts)

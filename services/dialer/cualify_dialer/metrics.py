@@ -6,6 +6,9 @@ CALLS_ENDED = Counter("cualify_calls_ended_total", "Calls that reached their end
 PROVIDER_REQUESTS = Counter(
     "cualify_provider_requests_total", "Requests to providers, by how they came out.", ["provider", "outcome"]
 )
+BREAKERS_OPENED = Counter(
+    "cualify_provider_breakers_opened_total", "Times that a provider was left alone for a while.", ["provider"]
+)
 CALLBACKS = Counter("cualify_provider_callbacks_total", "Callbacks that came, by what they were.", ["provider", "kind"])
 
 OUTCOMES_UNKNOWN = Counter("cualify_outcomes_unknown_total", "Attempts parked, their outcome not known.")

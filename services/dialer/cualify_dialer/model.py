@@ -1,12 +1,12 @@
 """A call as the dialer keeps it: the job, its attempts, and what may be learnt about them."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TypeAlias
 from uuid import UUID
 
-from cualify_dialer.providers import Answer, LookUp, Snapshot
+from cualify_dialer.providers import Answer, HangUp, LookUp, Snapshot
 from cualify_shared.events.call import CallRequested
 
 
@@ -34,12 +34,21 @@ class AttemptState(StrEnum):
         return list(AttemptState).index(self)
 
 
+class HangUpState(StrEnum):
+    """What came of our wish to end an execution. None, in an attempt: we did not ask, or do not know."""
+
+    DONE = "done"
+    TOO_LATE = "too_late"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One time that the provider was asked. `result` says how it ended, in our words."""
+    """One time that a provider was asked. `result` says how it ended, in our words."""
 
     number: int
     ref: str
+    provider: str
+    agent_id: str
     state: AttemptState
     asked_at: datetime
     look_up_at: datetime
@@ -49,6 +58,7 @@ class Attempt:
     started_at: datetime | None = None
     disconnected_at: datetime | None = None
     told: frozenset[str] = frozenset()
+    hang_up: HangUpState | None = None
     result: str | None = None
     ended_at: datetime | None = None
 
@@ -57,10 +67,22 @@ class Attempt:
         """Whether its phone may ring or be talked on."""
         return self.state is not AttemptState.ENDED
 
+    @property
+    def may_have_rung(self) -> bool:
+        """Whether it is not known that nobody was rung."""
+        return self.result not in NOBODY_RUNG
+
+
+NOBODY_RUNG = frozenset({"refused", "throttled", "not_sent", "provider_misconfigured"})
+"""Results that prove it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A job with all of its attempts. The sequences are those of the last events that were emitted."""
+    """A job with all of its attempts. The sequences are those of the last events that were emitted.
+
+    `route` counts the providers that were passed over: 0 is the one that the request names.
+    """
 
     request: CallRequested
     state: CallState
@@ -68,6 +90,8 @@ class Call:
     cancel_requested_at: datetime | None = None
     event_sequence: int = 0
     artifact_sequence: int = 0
+    route: int = 0
+    correlation_id: str | None = None
     status: str | None = None
     ended_reason: str | None = None
     ended_at: datetime | None = None
@@ -77,6 +101,22 @@ class Call:
     def call_id(self) -> UUID:
         """The natural key of everything."""
         return self.request.call_id
+
+    @property
+    def routes(self) -> tuple[tuple[str, str], ...]:
+        """(provider, agent id) of each provider that may be asked, in order."""
+        own = (self.request.provider, self.request.provider_agent_id)
+        return (own, *((one.provider, one.provider_agent_id) for one in self.request.fallback_providers or ()))
+
+    @property
+    def provider(self) -> str:
+        """Who is asked next."""
+        return self.routes[self.route][0]
+
+    @property
+    def agent_id(self) -> str:
+        """The agent there."""
+        return self.routes[self.route][1]
 
     @property
     def waits(self) -> bool:
@@ -105,6 +145,11 @@ class GivenUp:
 
 
 @dataclass(frozen=True, slots=True)
+class Rerouted:
+    """The provider whose turn it is can't be asked for now: on to the next one, without an attempt."""
+
+
+@dataclass(frozen=True, slots=True)
 class CancelWanted:
     """The customer does not want the call."""
 
@@ -129,14 +174,18 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class LookedUp:
-    """What the provider said when we asked. `leased_until` is the fence: a look that was overtaken sets no new time."""
+    """What the provider said when we asked. `leased_until` is the fence: a look that was overtaken sets no new time.
+
+    `hang_up` is what it had said just before, if we asked it to end the call.
+    """
 
     number: int
     look: LookUp
     leased_until: datetime
+    hang_up: HangUp | None = None
 
 
-Learnt: TypeAlias = Begun | GivenUp | CancelWanted | Answered | Heard | LookedUp
+Learnt: TypeAlias = Begun | GivenUp | Rerouted | CancelWanted | Answered | Heard | LookedUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,3 +206,15 @@ class Pace:
     empty_looks_enough: int = 3
     again_after_sec: tuple[float, ...] = (1, 2, 5, 10, 30, 60, 120, 300)
     attempts_limit: int = 100
+    overtime_sec: float = 60.0
+    """An attempt should be over `max_duration_sec` and so long after it was dialed, ringing included."""
+    give_up_after_sec: float = 3600.0
+    """After that, and so much longer, an attempt that never ends is parked as `outcome_unknown`."""
+
+
+def time_limit(
+    *, asked_at: datetime, started_at: datetime | None, max_duration_sec: int, overtime_sec: float
+) -> datetime:
+    """When a call must be over: its talking time after the answer, else that and the overtime after the dialing."""
+    latest = asked_at + timedelta(seconds=max_duration_sec + overtime_sec)
+    return min(latest, started_at + timedelta(seconds=max_duration_sec)) if started_at else latest

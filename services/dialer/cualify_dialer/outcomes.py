@@ -8,6 +8,11 @@ moves forward, ends a call once, and after its end changes nothing. Its rules:
   parked, after a settling time and enough complete searches, as `outcome_unknown`; it is never asked for again.
 - `completed` does not prove a conversation. With talking time it is `call.completed`; with 0 s it is `call.completed`
   of 0 s where the callee was seen to answer, else `call.failed` with `no_conversation`.
+- A call goes to its next provider, or is rung again where the customer asked for it, under a new attempt: the first
+  only where it is known that nobody was rung, the second only after `busy` or `no_answer`.
+- What we ended ourselves, for the customer or at the time limit, ends as the provider then reports it. A conversation
+  that took place is `completed` and costs what was talked; without one, the customer's wish makes it `canceled`.
+- An attempt that never ends, whatever the provider says, is parked as `outcome_unknown` long after its time limit.
 - A call that was talked on has its `call.in_progress` and its facts before its end, also where no callback ever came.
 """
 
@@ -20,6 +25,7 @@ from typing import assert_never
 from cualify_dialer import facts
 from cualify_dialer.facts import End
 from cualify_dialer.model import (
+    NOBODY_RUNG,
     Answered,
     Attempt,
     AttemptState,
@@ -28,10 +34,13 @@ from cualify_dialer.model import (
     CallState,
     CancelWanted,
     GivenUp,
+    HangUpState,
     Heard,
     Learnt,
     LookedUp,
     Pace,
+    Rerouted,
+    time_limit,
 )
 from cualify_dialer.providers import (
     Accepted,
@@ -41,7 +50,9 @@ from cualify_dialer.providers import (
     Phase,
     Refused,
     Snapshot,
+    Stopped,
     Throttled,
+    TooLate,
     Unclear,
     Unknown,
 )
@@ -56,8 +67,13 @@ class Alarm(StrEnum):
     LATE_NEWS = "late_news"
 
 
-NOT_BY_THE_PROVIDER = frozenset({"refused", "throttled", "not_sent", "outcome_unknown"})
+NOT_BY_THE_PROVIDER = NOBODY_RUNG | {"outcome_unknown"}
 """Results after which the provider must have nothing to say any more."""
+
+RUNG_IN_VAIN = {"busy": "busy", "no_answer": "no_answer"}
+"""Results after which a call may be rung again, and the status of each where it is not."""
+
+HANG_UP_SEEN_WITHIN = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +91,9 @@ def fold(call: Call, learnt: Learnt, *, now: datetime, pace: Pace) -> Step:
         case Begun():
             return _begun(call, learnt) if call.waits else Step(call)
         case GivenUp(reason):
-            return _ended(call, End(status="failed", reason=reason, ended_at=now)) if call.waits else Step(call)
+            return _given_up(call, reason, now=now) if call.waits else Step(call)
+        case Rerouted():
+            return Step(_on_next_route(call)) if call.waits else Step(call)
         case CancelWanted(at):
             return _cancel_wanted(call, at, now=now)
         case Answered() | Heard() | LookedUp():
@@ -96,7 +114,7 @@ def _of_attempt(
         case Answered():
             return _answered(call, attempt, learnt, now=now, pace=pace)
         case Heard(snapshot=snapshot):
-            return _heard(call, attempt, snapshot, now=now)
+            return _heard(call, attempt, snapshot, now=now, pace=pace)
         case LookedUp():
             return _looked_up(call, attempt, learnt, now=now, pace=pace)
         case _:
@@ -107,6 +125,8 @@ def _begun(call: Call, begun: Begun) -> Step:
     attempt = Attempt(
         number=len(call.attempts) + 1,
         ref=begun.ref,
+        provider=call.provider,
+        agent_id=call.agent_id,
         state=AttemptState.ASKING,
         asked_at=begun.asked_at,
         look_up_at=begun.asking_until,
@@ -119,7 +139,26 @@ def _cancel_wanted(call: Call, at: datetime, *, now: datetime) -> Step:
     if call.state is CallState.ENDED:
         return Step(call)
     call = replace(call, cancel_requested_at=call.cancel_requested_at or at)
-    return _ended(call, _canceled(now)) if call.waits else Step(call)
+    if call.waits:
+        return _ended(call, _canceled(now))
+    attempt = call.attempts[-1]
+    if attempt.execution_id is not None and attempt.hang_up is None:
+        attempt = replace(attempt, look_up_at=min(now, attempt.look_up_at))
+    return Step(_with(call, attempt))
+
+
+def _given_up(call: Call, reason: str, *, now: datetime) -> Step:
+    """Not dialed any more. One that had rung before, in vain, ends as it did then."""
+    rung = [attempt for attempt in call.attempts if attempt.result in RUNG_IN_VAIN]
+    if not rung or reason != "expired":
+        return _ended(call, End(status="failed", reason=reason, ended_at=now))
+    result = rung[-1].result or reason
+    return _ended(call, End(status=RUNG_IN_VAIN[result], reason=result, ended_at=now))
+
+
+def _on_next_route(call: Call) -> Call:
+    """The next provider; after the last one the first again."""
+    return replace(call, route=(call.route + 1) % len(call.routes))
 
 
 def _answered(call: Call, attempt: Attempt, learnt: Answered, *, now: datetime, pace: Pace) -> Step:
@@ -134,9 +173,8 @@ def _answered(call: Call, attempt: Attempt, learnt: Answered, *, now: datetime, 
             return Step(_with(call, replace(attempt, state=AttemptState.UNKNOWN, look_up_at=soon)))
         case Refused() | Throttled() | NotSent() if attempt.execution_id is not None:
             return Step(call, alarms=(Alarm.LATE_NEWS,))
-        case Refused():
-            call = _with(call, _closed(attempt, "refused", now))
-            return _ended(call, End(status="failed", reason="provider_refused", ended_at=now, ended_by="provider"))
+        case Refused(ended_reason=reason):
+            return _refused(call, _closed(attempt, _result_of(reason), now), reason, now=now)
         case Throttled(retry_after_sec):
             return _again(call, _closed(attempt, "throttled", now), retry_after_sec or 0.0, now=now, pace=pace)
         case NotSent():
@@ -148,37 +186,78 @@ def _answered(call: Call, attempt: Attempt, learnt: Answered, *, now: datetime, 
 def _accepted(call: Call, attempt: Attempt, execution_id: str, *, now: datetime, pace: Pace) -> Step:
     if attempt.execution_id is not None:
         return Step(call, alarms=() if attempt.execution_id == execution_id else (Alarm.SECOND_EXECUTION,))
-    next_look = now + timedelta(seconds=pace.look_up_every_sec)
-    return Step(_with(call, replace(_adopted(attempt, execution_id), look_up_at=next_look)))
+    attempt = _adopted(attempt, execution_id)
+    return Step(_with(call, replace(attempt, look_up_at=_next_look(call, attempt, now=now, pace=pace))))
+
+
+def _result_of(reason: str) -> str:
+    return "refused" if reason == "provider_refused" else reason
+
+
+def _refused(call: Call, attempt: Attempt, reason: str, *, now: datetime) -> Step:
+    """Nobody was rung: at once to the next provider, if there is one that was not asked yet."""
+    call = _with(call, attempt)
+    if call.cancel_requested_at is not None:
+        return _ended(call, _canceled(now))
+    if call.route + 1 < len(call.routes):
+        return Step(replace(_on_next_route(call), state=CallState.QUEUED, next_at=now))
+    return _ended(call, End(status="failed", reason=reason, ended_at=now, ended_by="provider"))
 
 
 def _again(call: Call, attempt: Attempt, at_least_sec: float, *, now: datetime, pace: Pace) -> Step:
-    """Nobody was rung: back into the queue, under a new number, until `latest_at`."""
+    """Nobody was rung: back into the queue, under a new number, until `latest_at`. A pause after the last provider."""
     call = _with(call, attempt)
     if call.cancel_requested_at is not None:
         return _ended(call, _canceled(now))
     if attempt.number >= pace.attempts_limit:
         return _ended(call, End(status="failed", reason="provider_unavailable", ended_at=now, ended_by="provider"))
+    call = _on_next_route(call)
+    if call.route > 0:
+        return Step(replace(call, state=CallState.QUEUED, next_at=now))
     pause_sec = pace.again_after_sec[min(attempt.number, len(pace.again_after_sec)) - 1]
     next_at = now + timedelta(seconds=max(pause_sec, at_least_sec))
     return Step(replace(call, state=CallState.QUEUED, next_at=next_at))
 
 
-def _heard(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
+def _heard(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime, pace: Pace) -> Step:
     if attempt.execution_id not in (None, snapshot.execution_id):
         return Step(call, alarms=(Alarm.SECOND_EXECUTION,))
+    was_nameless = attempt.execution_id is None
     attempt = _adopted(attempt, snapshot.execution_id)
+    if snapshot.is_last or (was_nameless and call.cancel_requested_at is not None):
+        attempt = replace(attempt, look_up_at=min(now, attempt.look_up_at))
     if snapshot.is_last:
-        return Step(_with(call, replace(attempt, look_up_at=min(now, attempt.look_up_at))))
-    return _advanced(call, attempt, snapshot, now=now)
+        return Step(_with(call, attempt))
+    step = _advanced(call, attempt, snapshot, now=now)
+    return replace(step, call=_in_time(step.call, attempt.number, pace=pace))
+
+
+def _in_time(call: Call, number: int, *, pace: Pace) -> Call:
+    """Since the answer is known, the time limit is: it is looked at no later than that."""
+    attempt = call.attempt(number)
+    if attempt is None or attempt.started_at is None or attempt.disconnected_at is not None:
+        return call
+    return _with(call, replace(attempt, look_up_at=min(attempt.look_up_at, _time_limit(call, attempt, pace=pace))))
 
 
 def _looked_up(call: Call, attempt: Attempt, learnt: LookedUp, *, now: datetime, pace: Pace) -> Step:
     if attempt.state is AttemptState.ASKING:
         attempt = replace(attempt, state=AttemptState.UNKNOWN)
+    attempt = _hung_up(attempt, learnt)
     is_newest = attempt.look_up_at == learnt.leased_until
+    step = _seen(call, attempt, learnt, is_newest=is_newest, now=now, pace=pace)
+    seen = step.call.attempt(attempt.number)
+    if seen is None or not seen.is_open:
+        return step
+    if now >= _latest_end(call, attempt, pace=pace):
+        return _parked(step.call, seen, step, now=now)
     if is_newest:
-        attempt = replace(attempt, look_up_at=now + timedelta(seconds=pace.look_up_every_sec))
+        seen = replace(seen, look_up_at=_next_look(call, seen, now=now, pace=pace))
+        step = replace(step, call=_with(step.call, seen))
+    return step
+
+
+def _seen(call: Call, attempt: Attempt, learnt: LookedUp, *, is_newest: bool, now: datetime, pace: Pace) -> Step:
     match learnt.look:
         case Found(snapshot, others):
             step = _found(call, attempt, snapshot, now=now)
@@ -189,6 +268,43 @@ def _looked_up(call: Call, attempt: Attempt, learnt: LookedUp, *, now: datetime,
             return Step(_with(call, attempt))
         case _:
             assert_never(learnt.look)
+
+
+def _hung_up(attempt: Attempt, learnt: LookedUp) -> Attempt:
+    match learnt.hang_up:
+        case Stopped():
+            return replace(attempt, hang_up=HangUpState.DONE)
+        case TooLate() if attempt.hang_up is None:
+            return replace(attempt, hang_up=HangUpState.TOO_LATE)
+        case TooLate() | Unclear() | None:
+            return attempt
+        case _:
+            assert_never(learnt.hang_up)
+
+
+def _time_limit(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
+    return time_limit(
+        asked_at=attempt.asked_at,
+        started_at=attempt.started_at,
+        max_duration_sec=call.request.terms.max_duration_sec,
+        overtime_sec=pace.overtime_sec,
+    )
+
+
+def _latest_end(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
+    longest_sec = call.request.terms.max_duration_sec + pace.overtime_sec + pace.give_up_after_sec
+    return attempt.asked_at + timedelta(seconds=longest_sec)
+
+
+def _next_look(call: Call, attempt: Attempt, *, now: datetime, pace: Pace) -> datetime:
+    """After the usual time, but at the time limit at the latest; at once where we have yet to hang up."""
+    if call.cancel_requested_at is not None and attempt.execution_id is not None and attempt.hang_up is None:
+        return now + timedelta(seconds=min(pace.look_up_soon_sec, pace.look_up_every_sec))
+    next_look = now + timedelta(seconds=pace.look_up_every_sec)
+    if attempt.hang_up is HangUpState.DONE:
+        return min(next_look, now + HANG_UP_SEEN_WITHIN)
+    limit = _time_limit(call, attempt, pace=pace)
+    return min(next_look, limit) if limit > now else next_look
 
 
 def _found(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
@@ -207,9 +323,14 @@ def _missing(call: Call, attempt: Attempt, *, is_newest: bool, now: datetime, pa
     settled = now - attempt.asked_at >= timedelta(seconds=pace.settle_unknown_sec)
     if not settled or attempt.empty_looks < pace.empty_looks_enough:
         return Step(_with(call, attempt))
+    return _parked(call, attempt, Step(call), now=now)
+
+
+def _parked(call: Call, attempt: Attempt, step: Step, *, now: datetime) -> Step:
+    """Nobody knows how it ended, or whether it ever will."""
     call = _with(call, _closed(attempt, "outcome_unknown", now))
-    step = _ended(call, End(status="failed", reason="outcome_unknown", ended_at=now))
-    return replace(step, alarms=(Alarm.OUTCOME_UNKNOWN,))
+    end = _ended(call, End(status="failed", reason="outcome_unknown", ended_at=now))
+    return replace(end, told=(*step.told, *end.told), alarms=(*step.alarms, Alarm.OUTCOME_UNKNOWN))
 
 
 def _advanced(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
@@ -232,6 +353,7 @@ def _advanced(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime
 def _ended_by_provider(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
     """The end, with everything before it that never came: the answer, the facts; and what the call left behind."""
     status, reason = facts.status_of(snapshot, was_answered=attempt.started_at is not None)
+    status, reason, ended_by = _by_us(call, attempt, snapshot, status, reason)
     ended_at = facts.ended_at(snapshot, attempt, now=now)
     started_at = facts.started_at(snapshot, attempt, ended=ended_at, now=now)
     ended_at = max(ended_at, started_at or ended_at)
@@ -240,9 +362,35 @@ def _ended_by_provider(call: Call, attempt: Attempt, snapshot: Snapshot, *, now:
         told.append(facts.in_progress(call, attempt, started_at=started_at))
     attempt = replace(attempt, started_at=started_at, provider_status=snapshot.status)
     attempt, heard = _with_facts(call, attempt, snapshot, now=now)
-    end = End(status=status, reason=reason, ended_at=ended_at, ended_by=snapshot.ended_by, snapshot=snapshot)
-    step = _ended(_with(call, _closed(attempt, reason, ended_at)), end)
+    call = _with(call, _closed(attempt, reason, ended_at))
+    if next_at := _rung_again_at(call, status, now=now):
+        return Step(replace(call, state=CallState.QUEUED, next_at=next_at), (*told, *heard))
+    end = End(status=status, reason=reason, ended_at=ended_at, ended_by=ended_by, snapshot=snapshot)
+    step = _ended(call, end)
     return replace(step, told=(*told, *heard, *step.told))
+
+
+def _by_us(call: Call, attempt: Attempt, snapshot: Snapshot, status: str, reason: str) -> tuple[str, str, str | None]:
+    """Status, reason and who ended it, where the provider ended it because we asked."""
+    if attempt.hang_up is not HangUpState.DONE or status in RUNG_IN_VAIN:
+        return (status, reason, snapshot.ended_by)
+    wanted = call.cancel_requested_at is not None
+    if status == "completed":
+        return (status, "canceled", "customer") if wanted else (status, "time_limit", "platform")
+    return ("canceled", "canceled", "customer") if wanted else ("failed", "expired", "platform")
+
+
+def _rung_again_at(call: Call, status: str, *, now: datetime) -> datetime | None:
+    """When the call is rung again, where the customer asked for that and there is time for it."""
+    retry = call.request.retry
+    if retry is None or status not in retry.on or status not in RUNG_IN_VAIN or call.cancel_requested_at is not None:
+        return None
+    last = call.attempts[-1]
+    rung = sum(attempt.may_have_rung for attempt in call.attempts)
+    if last.started_at is not None or rung >= retry.max_attempts:
+        return None
+    next_at = now + timedelta(minutes=retry.intervals_min[min(rung, len(retry.intervals_min)) - 1])
+    return next_at if next_at < call.request.latest_at else None
 
 
 def _with_facts(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> tuple[Attempt, list[EventData]]:

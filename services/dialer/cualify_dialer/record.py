@@ -1,12 +1,17 @@
 """Writes down what a loop has learnt, many calls to a transaction, and tells whoever waits for the consequences."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
 
 import structlog
 
+from cualify_dialer import breaker, metrics
 from cualify_dialer.apply import apply
-from cualify_dialer.model import Call, Noted, Pace
+from cualify_dialer.model import Answered, Call, Noted, Pace
+from cualify_dialer.providers import Answer
 from cualify_shared.batch import MicroBatch
 from cualify_shared.clock import now as utc_now
 from cualify_shared.database import Pool, is_passing
@@ -21,9 +26,16 @@ class Recorder:
     """One micro-batch for one loop. It outlives the loop, so that what was begun is still written down."""
 
     def __init__(
-        self, name: str, *, pool: Pool, pace: Pace, committed: Callable[[], None], changed: Callable[[], None]
+        self,
+        name: str,
+        *,
+        pool: Pool,
+        pace: Pace,
+        committed: Callable[[], None],
+        changed: Callable[[], None],
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._pool, self._pace = pool, pace
+        self._pool, self._pace, self._clock = pool, pace, clock
         self._committed, self._changed = committed, changed
         self._batch: MicroBatch[Noted, Call | None] = MicroBatch(name, self._apply)
 
@@ -58,9 +70,25 @@ class Recorder:
             raise died.exceptions[0] from None
 
     async def _apply(self, noted: Sequence[Noted]) -> list[Call | None]:
+        now = self._clock()
         async with self._pool.acquire() as connection, connection.transaction():
-            changes = await apply(connection, noted, now=utc_now(), pace=self._pace)
+            changes = await apply(connection, noted, now=now, pace=self._pace)
+            opened = await breaker.note(connection, _answers(noted, changes.after), now=now)
         self._committed()
         changes.report()
+        for provider in opened:
+            log.error("breaker_opened", provider=provider)
+            metrics.BREAKERS_OPENED.labels(provider).inc()
         self._changed()
         return [changes.after.get(one.call_id) for one in noted]
+
+
+def _answers(noted: Sequence[Noted], calls: Mapping[UUID, Call]) -> dict[str, list[Answer]]:
+    """The answers to our dials, by provider."""
+    answers: dict[str, list[Answer]] = defaultdict(list)
+    for one in noted:
+        if isinstance(one.learnt, Answered) and one.call_id in calls:
+            attempt = calls[one.call_id].attempt(one.learnt.number)
+            if attempt is not None:
+                answers[attempt.provider].append(one.learnt.answer)
+    return answers

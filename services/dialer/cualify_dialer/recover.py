@@ -6,15 +6,15 @@ the call by what it saw, but not the time of the next look.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
-from cualify_dialer import queries
+from cualify_dialer import turns
 from cualify_dialer.model import LookedUp, Noted, Pace
-from cualify_dialer.providers import Found, LookUp, Order, Provider, Unclear
-from cualify_dialer.queries import Due
+from cualify_dialer.providers import Found, HangUp, LookUp, Order, Provider, Unclear
 from cualify_dialer.record import Recorder
+from cualify_dialer.turns import Due
 from cualify_shared import faults
 from cualify_shared.clock import now as utc_now
 from cualify_shared.database import Pool
@@ -43,10 +43,11 @@ class Recovering:
         committed: Callable[[], None],
         changed: Callable[[], None],
         drain_sec: float,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self._pool, self._providers = pool, providers
-        self._reading_lease = timedelta(seconds=provider_timeout_sec + LEASE_MARGIN_SEC)
-        self._recorder = Recorder("look-ups", pool=pool, pace=pace, committed=committed, changed=changed)
+        self._pool, self._providers, self._pace, self._clock = pool, providers, pace, clock
+        self._reading_lease = timedelta(seconds=2 * provider_timeout_sec + LEASE_MARGIN_SEC)
+        self._recorder = Recorder("look-ups", pool=pool, pace=pace, committed=committed, changed=changed, clock=clock)
         self._worker: Worker[Due] = Worker(
             "recover", claim=self.claim, do=self.look_up, at_once=LOOKS_AT_ONCE, poll_sec=POLL_SEC, drain_sec=drain_sec
         )
@@ -65,9 +66,9 @@ class Recovering:
 
     async def claim(self, limit: int) -> list[Due]:
         """Leases attempts that are due, the longest due first."""
-        now = utc_now()
+        now = self._clock()
         async with self._pool.acquire() as connection:
-            return await queries.claim_look_ups(
+            return await turns.claim_look_ups(
                 connection,
                 now=now,
                 reading_until=now + self._reading_lease,
@@ -76,34 +77,42 @@ class Recovering:
             )
 
     async def look_up(self, due: Due) -> None:
-        """Asks once and records what was said."""
+        """Asks once, having asked for the call's end before if that is wanted, and records what was said."""
         with about(call_id=due.call_id, org_id=due.org_id, attempt=due.number):
-            look = await self._look(due)
+            hang_up, look = await self._asked(due)
             faults.point("dialer.looked_up")
-            await self._recorder.record(Noted(due.call_id, LookedUp(due.number, look, due.look_up_at)))
-            log.info("call_looked_up", provider=due.provider, **_told(look))
+            await self._recorder.record(Noted(due.call_id, LookedUp(due.number, look, due.look_up_at, hang_up)))
+            ended = {"hang_up": type(hang_up).__name__.lower()} if hang_up is not None else {}
+            log.info("call_looked_up", provider=due.provider, **_told(look), **ended)
 
-    async def _look(self, due: Due) -> LookUp:
+    async def _asked(self, due: Due) -> tuple[HangUp | None, LookUp]:
         provider = self._providers.get(due.provider)
         if provider is None:
-            return Unclear("this provider is not configured here")
+            return None, Unclear("this provider is not configured here")
+        hang_up: HangUp | None = None
         try:
             async with asyncio.timeout(SEARCH_LEASE_SEC / 2):
-                return await self._ask(provider, due)
+                hang_up = await self._hang_up(provider, due)
+                return hang_up, await provider.look_up(_order(due), now=self._clock())
         except TimeoutError:
-            return Unclear("the look-up took too long")
+            return hang_up, Unclear("the look-up took too long")
 
-    async def _ask(self, provider: Provider, due: Due) -> LookUp:
-        if due.execution_id is not None:
-            return await provider.read(due.execution_id)
-        order = Order(
-            ref=due.ref,
-            agent_id=due.agent_id,
-            to_e164=due.to_e164,
-            from_e164=due.from_e164,
-            asked_at=due.asked_at,
-        )
-        return await provider.find(order, now=utc_now())
+    async def _hang_up(self, provider: Provider, due: Due) -> HangUp | None:
+        wanted = due.is_to_be_ended(now=self._clock(), overtime_sec=self._pace.overtime_sec)
+        return await provider.hang_up(due.execution_id) if wanted and due.execution_id is not None else None
+
+
+def _order(due: Due) -> Order:
+    return Order(
+        ref=due.ref,
+        agent_id=due.agent_id,
+        to_e164=due.to_e164,
+        from_e164=due.from_e164,
+        asked_at=due.asked_at,
+        max_duration_sec=due.max_duration_sec,
+        execution_id=due.execution_id,
+        not_ours=frozenset(due.not_ours),
+    )
 
 
 def _told(look: LookUp) -> dict[str, object]:

@@ -22,6 +22,24 @@ ARTIFACT_TRANSCRIPT = "transcript"
 ARTIFACT_RECORDING = "recording"
 
 
+class Retry(EventData):
+    """Ringing again, where the customer asked for it. Each time is an attempt; the call still ends once."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=3, description="Times that the phone may ring in all.")]
+    on: Annotated[tuple[Annotated[str, one_of("busy", "no_answer")], ...], Field(min_length=1, max_length=2)]
+    intervals_min: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=1440)], ...],
+        Field(min_length=1, max_length=2, description="Minutes before each further attempt; the last one repeats."),
+    ]
+
+
+class Fallback(EventData):
+    """A provider to turn to where those before it are known not to have started the call."""
+
+    provider: Provider
+    provider_agent_id: Annotated[str, Field(max_length=64)]
+
+
 class CallRequested(EventData):
     """A call was accepted, its money held. The dialer places it once."""
 
@@ -40,6 +58,10 @@ class CallRequested(EventData):
     earliest_at: Instant | None = None
     latest_at: Instant
     """Not dialed by then, the call ends `failed`, `expired`: a phone never rings late."""
+    max_concurrent_calls: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """What the org's plan allows at once; absent, the dialer's own default."""
+    retry: Retry | None = None
+    fallback_providers: Annotated[tuple[Fallback, ...], Field(max_length=3)] | None = None
 
 
 class CallCancelRequested(EventData):
@@ -176,6 +198,8 @@ __all__ = [
     "CallRecordingReady",
     "CallRequested",
     "CallTranscriptReady",
+    "Fallback",
     "Paise",
+    "Retry",
     "TranscriptTurn",
 ]

@@ -4,6 +4,8 @@
 know. Only an adapter may say which, and it says `Unknown` whenever bytes may have left.
 """
 
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,13 +17,20 @@ from cualify_shared.events.call import TranscriptTurn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One attempt as the provider is to know it. `ref` comes back in everything that the provider says of it."""
+    """One attempt as the provider is to know it. `ref` comes back in everything that the provider says of it.
+
+    `callback_url` is the attempt's own, unguessable; `not_ours` are executions that belong to other attempts.
+    """
 
     ref: str
     agent_id: str
     to_e164: str
     from_e164: str | None
     asked_at: datetime
+    max_duration_sec: int
+    callback_url: str = ""
+    execution_id: str | None = None
+    not_ours: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +42,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nobody is rung, and asking again would change nothing."""
+    """Nobody is rung, and asking again would change nothing. `ended_reason` is what the customer is told."""
 
     reason: str
+    ended_reason: str = "provider_refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +57,10 @@ class Throttled:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """Not one byte of the request left: nobody is rung."""
+    """Not one byte of the request left: nobody is rung. `by_us`: and the provider has nothing to do with it."""
 
     reason: str
+    by_us: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +157,44 @@ class Unclear:
 LookUp: TypeAlias = Found | Missing | Unclear
 
 
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The provider ends the execution because we asked; what it reports then is its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooLate:
+    """The provider can't end it any more, and never will."""
+
+
+HangUp: TypeAlias = Stopped | TooLate | Unclear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackRequest:
+    """An HTTP request to the callback route. `url` is the one that we had given to the provider, `ref` that in it."""
+
+    url: str
+    ref: str | None
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NotACall:
+    """A callback that says nothing about a call, or nothing that can be understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forged:
+    """It does not come from the provider."""
+
+    why: str
+
+
+Callback: TypeAlias = Snapshot | NotACall | Forged
+
+
 class Provider(Protocol):
     """One telephony provider."""
 
@@ -157,14 +206,28 @@ class Provider(Protocol):
     def ref_prefix(self) -> str:
         """What our references start with there: `boln`."""
 
-    async def place(self, order: Order) -> Answer:
+    @property
+    def dial_timeout_sec(self) -> float:
+        """How long `dial` may take."""
+
+    @property
+    def ready_within_sec(self) -> float:
+        """How long `ready` may take before it."""
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Opens the connections, and closes them in the end."""
+
+    async def ready(self, order: Order) -> Refused | NotSent | None:
+        """Whether something forbids to dial with this agent; None if nothing does. Rings nobody."""
+
+    async def dial(self, order: Order) -> Answer:
         """Asks once to ring somebody. Never raises but for cancellation, never sends anything twice."""
 
-    async def read(self, execution_id: str) -> LookUp:
-        """One execution by the provider's id."""
+    async def look_up(self, order: Order, *, now: datetime) -> LookUp:
+        """What became of an order: read by the execution's id, searched for where we never got one."""
 
-    async def find(self, order: Order, *, now: datetime) -> LookUp:
-        """The execution of an order whose answer we never got, by our reference."""
+    async def hang_up(self, execution_id: str) -> HangUp:
+        """Asks to end an execution, whether it waits, rings or is talked on."""
 
-    def heard(self, body: bytes) -> Snapshot | None:
-        """What a callback's body says; None if it is not about a call."""
+    def parse_callback(self, request: CallbackRequest) -> Callback:
+        """What the provider tells by itself."""

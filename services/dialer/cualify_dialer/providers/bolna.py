@@ -2,46 +2,44 @@
 
 What we send is strict, what comes back is read tolerantly (`bolna_says`). There is no idempotency key and no way to
 look up our own reference, so a lost answer is found by listing the agent's executions of that time and reading each.
+Before an agent is dialed with it is read back: one that would have Bolna ring again by itself, or later, is not used.
 """
 
 import asyncio
-import email.utils
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
-import aiohttp
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from cualify_dialer import metrics
 from cualify_dialer.providers import (
-    Accepted,
     Answer,
+    Callback,
+    CallbackRequest,
     Found,
+    HangUp,
     LookUp,
     Missing,
+    NotACall,
     NotSent,
     Order,
     Refused,
-    Snapshot,
-    Throttled,
     Unclear,
-    Unknown,
 )
-from cualify_dialer.providers.bolna_says import ListedRow, execution_id_in, listed, reason_in, snapshot_in
+from cualify_dialer.providers.bolna_says import ListedRow, execution_id_in, listed, redials_by_itself, snapshot_in
+from cualify_dialer.providers.http import JSON, Http, json_in
 from cualify_shared.clock import now as utc_now, rfc3339
 from cualify_shared.events.call import E164
 
-REFUSALS = frozenset({400, 401, 403, 404, 422})
-ANSWER_LIMIT_BYTES = 4 << 20
 PAGE_SIZE = 50
 PAGES_LIMIT = 200
-READS_AT_ONCE = 8
 CLOCKS_DIFFER_BY = timedelta(seconds=60)
 ACCEPTED_WITHIN = timedelta(minutes=15)
+READ_BACK_EVERY = timedelta(minutes=5)
+READ_BACK_AGAIN_AFTER = timedelta(seconds=5)
+AGENTS_REMEMBERED = 10_000
 
 
 class UserData(BaseModel):
@@ -68,60 +66,80 @@ class Bolna:
     ref_prefix = "boln"
 
     def __init__(self, *, url: str, api_key: str, timeout_sec: float) -> None:
-        self._url, self._timeout = url.rstrip("/"), aiohttp.ClientTimeout(total=timeout_sec)
-        self._headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
-        self._asking: aiohttp.ClientSession | None = None
-        self._reading: aiohttp.ClientSession | None = None
-        self._reads = asyncio.Semaphore(READS_AT_ONCE)
+        self._url = url.rstrip("/")
+        self._http = Http(self.name, headers={"Authorization": f"Bearer {api_key}"}, timeout_sec=timeout_sec)
+        self._agents: dict[str, tuple[datetime, asyncio.Future[Refused | NotSent | None]]] = {}
 
-    @asynccontextmanager
-    async def open_for_calls(self) -> AsyncIterator[None]:
-        """Opens what `place` needs, and closes it in the end.
+    @property
+    def dial_timeout_sec(self) -> float:
+        """One request."""
+        return self._http.dial_timeout_sec
 
-        A dial gets a connection of its own: on a kept one that the other side has just closed, nobody could say whether
-        the request arrived, and the call would have to be looked for.
-        """
-        connector = aiohttp.TCPConnector(limit=0, force_close=True)
-        async with aiohttp.ClientSession(connector=connector, timeout=self._timeout, headers=self._headers) as session:
-            self._asking = session
-            yield
-            self._asking = None
+    @property
+    def ready_within_sec(self) -> float:
+        """Reading the agent back."""
+        return self._http.timeout_sec
 
-    @asynccontextmanager
-    async def open_for_reading(self) -> AsyncIterator[None]:
-        """Opens what `read` and `find` need, and closes it in the end."""
-        connector = aiohttp.TCPConnector(limit=READS_AT_ONCE)
-        async with aiohttp.ClientSession(connector=connector, timeout=self._timeout, headers=self._headers) as session:
-            self._reading = session
-            yield
-            self._reading = None
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Opens what the rest needs."""
+        return self._http.open()
 
-    async def place(self, order: Order) -> Answer:
+    async def ready(self, order: Order) -> Refused | NotSent | None:
+        """Reads the agent back, once in a while, however many are to be dialed with it."""
+        known = self._agents.get(order.agent_id)
+        if known is None or utc_now() >= known[0]:
+            known = self._read_back(order.agent_id)
+        return await asyncio.shield(known[1])
+
+    async def dial(self, order: Order) -> Answer:
         """Exactly one `POST /call`."""
-        answer = await self._place(order)
-        metrics.PROVIDER_REQUESTS.labels(self.name, type(answer).__name__.lower()).inc()
-        return answer
-
-    async def _place(self, order: Order) -> Answer:
         try:
             body = _create_call(order)
         except ValueError as error:
             return Refused(f"the request would break Bolna's contract: {type(error).__name__}")
-        if self._asking is None:
-            return NotSent("the connection to the provider is not open")
-        try:
-            async with self._asking.post(
-                f"{self._url}/call", data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
-            ) as response:
-                return _understood(response.status, await _body(response), response.headers.get("Retry-After"))
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
-            return NotSent(type(error).__name__)
-        except Exception as error:  # Whatever it was, bytes may have left: not knowing is an outcome.
-            return Unknown(type(error).__name__)
+        return await self._http.dial(f"{self._url}/call", body=body, kind=JSON, execution_id_in=execution_id_in)
 
-    async def read(self, execution_id: str) -> LookUp:
+    async def look_up(self, order: Order, *, now: datetime) -> LookUp:
+        """By the execution's id, or among all that the agent dialed around that time."""
+        if order.execution_id is not None:
+            return await self._read(order.execution_id)
+        return await self._find(order, now=now)
+
+    async def hang_up(self, execution_id: str) -> HangUp:
+        """`POST /call/{id}/stop`: only what is not yet being dialed can be stopped."""
+        return await self._http.hang_up(f"{self._url}/call/{quote(execution_id, safe='')}/stop")
+
+    def parse_callback(self, request: CallbackRequest) -> Callback:
+        """A callback's body is the execution itself, sometimes with a `cualify_event` of the agent's beside it."""
+        return snapshot_in(json_in(request.body)) or NotACall()
+
+    def _read_back(self, agent_id: str) -> tuple[datetime, asyncio.Future[Refused | NotSent | None]]:
+        """One reading for all who wait. What could not be read is asked for again soon."""
+        reading = asyncio.ensure_future(self._verdict(agent_id))
+        known = (utc_now() + READ_BACK_EVERY, reading)
+        while len(self._agents) >= AGENTS_REMEMBERED:
+            del self._agents[next(iter(self._agents))]
+        self._agents[agent_id] = known
+
+        def settled(done: asyncio.Future[Refused | NotSent | None]) -> None:
+            if done.cancelled() or done.exception() or done.result() is not None:
+                self._agents[agent_id] = (utc_now() + READ_BACK_AGAIN_AFTER, done)
+
+        reading.add_done_callback(settled)
+        return known
+
+    async def _verdict(self, agent_id: str) -> Refused | NotSent | None:
+        status, body = await self._http.get(f"{self._url}/v2/agent/{quote(agent_id, safe='')}")
+        if status == 404:
+            return Refused("Bolna has no such agent")
+        if status != 200 or not isinstance(body, dict):
+            return NotSent(f"the agent could not be read back: {status or body}")
+        switch = redials_by_itself(body)
+        return Refused(f"the agent has {switch} on", "provider_misconfigured") if switch else None
+
+    async def _read(self, execution_id: str) -> LookUp:
         """`GET /executions/{id}`."""
-        status, body = await self._get(f"/executions/{quote(execution_id, safe='')}")
+        status, body = await self._http.get(f"{self._url}/executions/{quote(execution_id, safe='')}")
         if status == 404:
             return Missing()
         snapshot = snapshot_in(body) if status == 200 else None
@@ -129,12 +147,12 @@ class Bolna:
             return Unclear(f"answered {status}" if status else str(body))
         return Found(snapshot)
 
-    async def find(self, order: Order, *, now: datetime) -> LookUp:
+    async def _find(self, order: Order, *, now: datetime) -> LookUp:
         """Lists what the agent dialed around that time, reads every row that may be ours, compares our reference."""
         rows = await self._rows(order, now=now)
         if isinstance(rows, Unclear):
             return rows
-        looks = await asyncio.gather(*(self.read(row.execution_id) for row in rows if row.may_ring(order.to_e164)))
+        looks = await asyncio.gather(*(self._read(row.execution_id) for row in rows if row.may_ring(order.to_e164)))
         ours = sorted(
             (look.snapshot for look in looks if isinstance(look, Found) and look.snapshot.ref == order.ref),
             key=lambda snapshot: (snapshot.created_at or now, snapshot.execution_id),
@@ -144,19 +162,12 @@ class Bolna:
         unclear = [look for look in looks if isinstance(look, Unclear)]
         return unclear[0] if unclear else Missing()
 
-    def heard(self, body: bytes) -> Snapshot | None:
-        """A callback's body is the execution itself, sometimes with a `cualify_event` of the agent's beside it."""
-        try:
-            return snapshot_in(orjson.loads(body))
-        except orjson.JSONDecodeError:
-            return None
-
     async def _rows(self, order: Order, *, now: datetime) -> Sequence[ListedRow] | Unclear:
         """Every row of every page; rows move between pages while one reads, so each id is kept once."""
         rows: dict[str, ListedRow] = {}
         for page_number in range(1, PAGES_LIMIT + 1):
-            status, body = await self._get(
-                f"/v2/agent/{quote(order.agent_id, safe='')}/executions", _window(order, now, page_number)
+            status, body = await self._http.get(
+                f"{self._url}/v2/agent/{quote(order.agent_id, safe='')}/executions", _window(order, now, page_number)
             )
             page = listed(body) if status == 200 else None
             if page is None:
@@ -165,24 +176,6 @@ class Bolna:
             if not page.has_more:
                 return list(rows.values())
         return Unclear(f"the list has more than {PAGES_LIMIT} pages")
-
-    async def _get(self, path: str, query: dict[str, str] | None = None) -> tuple[int, Any]:
-        """Status and JSON; 0 and what went wrong where there was no answer to understand."""
-        status, body = await self._got(path, query)
-        metrics.PROVIDER_REQUESTS.labels(self.name, f"read_{status}" if status else "read_failed").inc()
-        return status, body
-
-    async def _got(self, path: str, query: dict[str, str] | None) -> tuple[int, Any]:
-        if self._reading is None:
-            return 0, "the connection to the provider is not open"
-        try:
-            async with (
-                self._reads,
-                self._reading.get(self._url + path, params=query, allow_redirects=False) as response,
-            ):
-                return response.status, _json(await _body(response))
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            return 0, type(error).__name__
 
 
 def _create_call(order: Order) -> bytes:
@@ -193,48 +186,6 @@ def _create_call(order: Order) -> bytes:
         user_data=UserData(cualify_ref=order.ref),
     )
     return body.model_dump_json(exclude_none=True).encode()
-
-
-def _understood(status: int, body: bytes, retry_after: str | None) -> Answer:
-    """The answer to `POST /call`. Whatever is not surely a yes or a no is unknown, 3xx, 409 and every 5xx among it."""
-    if status in REFUSALS:
-        return Refused(f"{status}: {reason_in(_json(body))}"[:200])
-    if status == 429:
-        return Throttled(_seconds(retry_after))
-    if 200 <= status < 300:
-        execution_id = execution_id_in(_json(body))
-        return Accepted(execution_id) if execution_id else Unknown(f"{status} without an execution_id")
-    return Unknown(f"answered {status}")
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return None
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    """The answer's body, which may be no longer than `ANSWER_LIMIT_BYTES`."""
-    body = bytearray()
-    async for part in response.content.iter_chunked(65_536):
-        body += part
-        if len(body) > ANSWER_LIMIT_BYTES:
-            raise ValueError("the answer is too long")
-    return bytes(body)
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """`Retry-After` as seconds from now; it may also be a date, or nonsense."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isdecimal():
-        return float(min(int(retry_after.strip()[:9]), 86_400))
-    try:
-        at = email.utils.parsedate_to_datetime(retry_after)
-        return max(0.0, (at - utc_now()).total_seconds())
-    except (ValueError, TypeError):
-        return None
 
 
 def _window(order: Order, now: datetime, page_number: int) -> dict[str, str]:

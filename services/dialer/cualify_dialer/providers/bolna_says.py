@@ -114,15 +114,25 @@ def execution_id_in(body: Any) -> str | None:
     return found if found and len(found) <= ID_LIMIT_CHARS else None
 
 
-def reason_in(body: Any) -> str:
-    """Why something was refused: `message`, `detail` (text or a list), or `error`."""
-    for name in ("message", "detail", "error"):
-        value = at(body, name)
-        if isinstance(value, list) and value:
-            value = text_at(value[0], "msg") or value[0]
-        if isinstance(value, str | int):
-            return str(value)
-    return "no reason given"
+def redials_by_itself(agent: Any, *, depth: int = 0) -> str | None:
+    """The switch of an agent, wherever it stands, that has Bolna ring again or at another hour; None if all are off."""
+    if depth > 8:
+        return None
+    if isinstance(agent, list):
+        return next((found for one in agent if (found := redials_by_itself(one, depth=depth + 1))), None)
+    if not isinstance(agent, dict):
+        return None
+    if agent.get("auto_reschedule") not in (None, False):
+        return "auto_reschedule"
+    retry = agent.get("retry_config")
+    if retry and not (isinstance(retry, dict) and retry.get("enabled") in (None, False)):
+        return "retry_config"
+    guardrails = agent.get("calling_guardrails")
+    if isinstance(guardrails, dict):
+        guardrails = [hour for hour in guardrails.values() if hour is not None]
+    if guardrails:
+        return "calling_guardrails"
+    return next((found for one in agent.values() if (found := redials_by_itself(one, depth=depth + 1))), None)
 
 
 def turns_in(transcript: str) -> tuple[TranscriptTurn, ...]:
