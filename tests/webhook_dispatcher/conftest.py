@@ -78,7 +78,12 @@ class Dispatcher:
     async def make_due(self) -> None:
         """The time until the next attempt has passed."""
         await self.pool.execute("UPDATE deliveries SET due_at = now() WHERE state = 'pending' AND NOT behind")
-        self.deliver._worker.wake()
+        await self.look_now()
+
+    async def look_now(self) -> None:
+        """A test has moved a due time by hand."""
+        await self.pool.execute("UPDATE endpoints SET next_due_at = now() WHERE deleted_at IS NULL")
+        self.deliver.wake()
 
     async def end(self) -> None:
         self.stop.set()

@@ -62,7 +62,8 @@ async def test_an_endpoint_is_registered_listed_and_deleted(call: Client) -> Non
     assert made["data"]["created_at"].endswith("Z")
     _, page = await call("GET", path)
     assert page["pagination"] == {"limit": 50, "offset": 0, "total": 1, "has_more": False}
-    assert page["data"] == [{**made["data"], "last_delivery_at": None, "last_status": None}]
+    healthy = {"paused_reason": None, "failing_since": None, "is_open": False, "not_before": None}
+    assert page["data"] == [{**made["data"], "last_delivery_at": None, "last_status": None, **healthy}]
     assert made["secret"] not in str(page)
     status, gone = await call("DELETE", f"{path}/{made['data']['id']}")
     assert (status, gone) == (200, {"data": {"id": made["data"]["id"], "deleted": True}})

@@ -7,13 +7,20 @@ from cualify_webhook_dispatcher.deliver import Deliver
 from cualify_webhook_dispatcher.secrets import Secrets
 from cualify_webhook_dispatcher.send import Sender
 from cualify_webhook_dispatcher.settings import DispatcherSettings
+from cualify_webhook_dispatcher.upkeep import Upkeep
 
 
 def parts(context: Context[DispatcherSettings]) -> Parts:
     """What the service is made of."""
     settings = context.settings
     allowed = addresses.networks(settings.allowed_networks)
-    secrets = Secrets(key=bytes.fromhex(settings.secrets_key.get_secret_value()), key_id=settings.secrets_key_id)
+    older = settings.older_secrets_key
+    secrets = Secrets(
+        key=bytes.fromhex(settings.secrets_key.get_secret_value()),
+        key_id=settings.secrets_key_id,
+        older={settings.older_secrets_key_id: bytes.fromhex(older.get_secret_value())} if older else {},
+    )
+    upkeep = Upkeep(pool=context.pool, secrets=secrets)
     deliver = Deliver(
         pool=context.pool,
         sender=Sender(timeout_sec=settings.delivery_timeout_sec, allowed=allowed),
@@ -29,7 +36,7 @@ def parts(context: Context[DispatcherSettings]) -> Parts:
         deleted=deliver.forget,
     )
     return Parts(
-        app=app, reads=[Consume(deliver).read()], loops=[Loop("deliver", deliver.run), Loop("sweep", deliver.sweep)]
+        app=app, reads=[Consume(deliver).read()], loops=[Loop("deliver", deliver.run), Loop("upkeep", upkeep.run)]
     )
 
 
