@@ -145,12 +145,16 @@ class Deliver:
             group.create_task(self._every(RENEW_EVERY_SEC, "renew leases", self._renew, drained))
             group.create_task(self._every(presence.LOOK_EVERY_SEC, "look", self.look_again, drained))
             group.create_task(self._grow_old(drained))
+            group.create_task(self._note(stop))
             await self._claim_until(stop)
-            self._stopping = True
             await self._give_back([job for lane in self._lanes for job in self._lanes.emptied(lane)])
             await self._until_landed(seconds=10.0)
             drained.set()
         await presence.leave(self._pool, self.replica_id)
+
+    async def _note(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        self._stopping = True
 
     async def _until_landed(self, *, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -139,6 +139,11 @@ async def change(
     return {name: row[name] for name in SHOWN}
 
 
+async def resume(pool: Pool, *, org_id: UUID, endpoint_id: UUID) -> None:
+    """Resumes it if it is paused."""
+    await change(pool, org_id=org_id, endpoint_id=endpoint_id, url=None, events=None, active=True)
+
+
 SHOWN = ("id", "url", "events", "active", "created_at", "paused_reason")
 
 
