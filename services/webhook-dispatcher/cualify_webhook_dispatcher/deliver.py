@@ -358,9 +358,9 @@ class Deliver:
             if health.recovered_at != record.before[id_].recovered_at:
                 lane.start_slowly()
                 self._look.set()
-            stopped = health.is_open or id_ in paused or (health.not_before is not None and health.not_before > at)
-            if stopped and (lane.queue or lane.low):
+            if health.is_open or id_ in paused or (health.not_before is not None and health.not_before > at):
                 self._give_back_soon(self._lanes.emptied(lane, but_probes=True))
+            self._lanes.recorded(lane, downs=0 if health.is_open else health.failures_in_a_row)
 
     def _give_back_soon(self, jobs: Sequence[Job]) -> None:
         self._back.extend(jobs)
@@ -417,8 +417,10 @@ class Deliver:
                 self.forget(id_)
             elif id_ in seen.closed:
                 self._give_back_soon(self._lanes.emptied(lane, but_probes=True))
-            elif lane.endpoint != seen.endpoints[id_]:
-                self._lanes.of(seen.endpoints[id_], at=at)
+            else:
+                self._lanes.recorded(lane, downs=0)
+                if lane.endpoint != seen.endpoints[id_]:
+                    self._lanes.of(seen.endpoints[id_], at=at)
 
 
 def result_of(job: Job, endpoint: Endpoint, outcome: Answer | Failure, *, began_at: datetime) -> Result:

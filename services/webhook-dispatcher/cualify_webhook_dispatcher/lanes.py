@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from uuid import UUID
 
+from cualify_webhook_dispatcher.breaker import OPENS_AFTER
 from cualify_webhook_dispatcher.jobs import Endpoint, Job
 
 FIRST_LINES = 4
@@ -59,6 +60,8 @@ class Lane:
     """Its last request was slow."""
     slow_flights: int = 0
     deleted: bool = False
+    downs: int = 0
+    """Failures in a row that say "down", recorded or not: at five it waits for the record, which opens the breaker."""
     more_is_due: bool = False
     used_at: float = 0.0
     _good: int = 0
@@ -74,12 +77,17 @@ class Lane:
 
     def can_begin(self) -> bool:
         """Whether it has something to send and a line for it."""
-        if self.deleted or len(self.flights) >= (self.lines if self.share == QUICK else min(self.lines, self.few)):
+        if (
+            self.deleted
+            or self.downs >= OPENS_AFTER
+            or len(self.flights) >= (self.lines if self.share == QUICK else min(self.lines, self.few))
+        ):
             return False
         return bool(self.queue) or (bool(self.low) and self.low_under_way == 0)
 
     def adapt(self, *, ok: bool, down: bool, slow: bool, began: float, at: float) -> None:
         """More lines while it goes well, half as many when it does not; once for what was under way together."""
+        self.downs = self.downs + 1 if down else 0
         if down:
             self._good = 0
             if began >= self._cut_at:
@@ -143,6 +151,11 @@ class Lanes:
             lane.start_slowly()
         lane.endpoint, lane.used_at = endpoint, at
         return lane
+
+    def recorded(self, lane: Lane, *, downs: int) -> None:
+        """What was counted here is in the endpoint's row now."""
+        lane.downs = downs
+        self._wait(lane)
 
     def put(self, job: Job, lane: Lane) -> None:
         """Queues a claimed delivery."""
