@@ -78,7 +78,12 @@ class Dispatcher:
     async def make_due(self) -> None:
         """The time until the next attempt has passed."""
         await self.pool.execute("UPDATE deliveries SET due_at = now() WHERE state = 'pending' AND NOT behind")
-        self.deliver._worker.wake()
+        await self.look_now()
+
+    async def look_now(self) -> None:
+        """A test has moved a due time by hand."""
+        await self.pool.execute("UPDATE endpoints SET next_due_at = now() WHERE deleted_at IS NULL")
+        self.deliver.wake()
 
     async def end(self) -> None:
         self.stop.set()
@@ -131,14 +136,23 @@ async def receive() -> AsyncIterator[Receive]:
 
 
 def call_events(
-    org_id: UUID, count: int = 1, *, call_id: UUID | None = None, age: timedelta = timedelta()
+    org_id: UUID,
+    count: int = 1,
+    *,
+    call_id: UUID | None = None,
+    age: timedelta = timedelta(),
+    to_e164: str = "+919900000000",
 ) -> list[Event]:
     """The first events of one call, all but the last `dialing`."""
     call = call_id or new_id()
     kinds: list[type[CustomerCallEvent]] = [CustomerCallDialing] * (count - 1) + [CustomerCallCompleted]
     return [
         Event(
-            data=kind(call_id=call, org_id=org_id, call={"id": str(call), "status": "completed", "name": "नमस्ते"}),
+            data=kind(
+                call_id=call,
+                org_id=org_id,
+                call={"id": str(call), "to_e164": to_e164, "status": "completed", "name": "नमस्ते"},
+            ),
             org_id=org_id,
             key=call,
             subject=f"call/{call}",

@@ -11,8 +11,9 @@ from standardwebhooks import Webhook
 from cualify_shared.database import Pool
 from cualify_shared.ids import new_id
 from cualify_webhook_dispatcher import endpoints
-from cualify_webhook_dispatcher.deliver import LINES_PER_ENDPOINT
-from tests.webhook_dispatcher.conftest import Dispatcher, Receive, call_events, ids, make_dispatcher
+from cualify_webhook_dispatcher.lanes import FIRST_LINES
+from cualify_webhook_dispatcher.upkeep import Upkeep
+from tests.webhook_dispatcher.conftest import SECRETS, Dispatcher, Receive, call_events, ids, make_dispatcher
 from tests.webhook_dispatcher.receiver import answer_ok, answers
 
 
@@ -137,8 +138,10 @@ async def test_after_ten_minutes_an_event_goes_out_of_order_and_says_so(
     await dispatcher.arrive(first, second)
     await dispatcher.until("attempts = 1 FROM deliveries WHERE event_id = $1", first.id)
     await dispatcher.pool.execute("UPDATE deliveries SET due_at = now() WHERE behind")
+    await dispatcher.look_now()
     await dispatcher.until("attempts = 1 FROM deliveries WHERE event_id = $1", second.id)
     await dispatcher.pool.execute("UPDATE deliveries SET due_at = now() WHERE event_id = $1", second.id)
+    await dispatcher.look_now()
     got = (await receiver.until(3))[1:]
     assert [one.body["out_of_order"] for one in got] == [True, True]
     assert got[0].content == got[1].content
@@ -167,6 +170,7 @@ async def test_killed_between_the_answer_and_its_record_it_is_delivered_again_on
     dead, alive = make_dispatcher(pool), make_dispatcher(pool)
     await dead.register(org_id, receiver.url)
     (event,) = call_events(org_id)
+    await dead.deliver.look_again()
     await dead.arrive(event)  # It sends, but nothing runs that would record.
     await receiver.until(1)
     alive.start()
@@ -212,14 +216,14 @@ async def test_a_delete_reaches_what_waits_for_a_line_and_ignores_what_is_under_
     receiver, org_id = await receive(wait), new_id()
     endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
     await dispatcher.arrive(*(event for _ in range(30) for event in call_events(org_id)))
-    await receiver.until(LINES_PER_ENDPOINT)
+    await receiver.until(FIRST_LINES)
     await endpoints.delete(dispatcher.pool, org_id=org_id, endpoint_id=endpoint_id)
     dispatcher.deliver.forget(endpoint_id)
     answer.set()
     async with asyncio.timeout(5):
         while dispatcher.deliver._held:
             await asyncio.sleep(0.005)
-    assert len(receiver.got) == LINES_PER_ENDPOINT
+    assert len(receiver.got) == FIRST_LINES
     assert await dispatcher.pool.fetchval("SELECT count(*) FROM attempts") == 0
 
 
@@ -229,11 +233,8 @@ async def test_the_sweep_removes_a_deleted_endpoints_deliveries_and_nobody_elses
     kept, _ = await idle.register(org_id, "https://8.8.4.4/")
     await idle.arrive(*(event for _ in range(3) for event in call_events(org_id)), hand_over=False)
     await endpoints.delete(idle.pool, org_id=org_id, endpoint_id=gone)
-    stop = asyncio.Event()
-    sweeping = asyncio.create_task(idle.deliver.sweep(stop))
-    await idle.until("count(*) = 1 FROM endpoints")
-    stop.set()
-    await sweeping
+    await Upkeep(pool=idle.pool, secrets=SECRETS).once(asyncio.Event())
+    assert await idle.pool.fetchval("SELECT count(*) FROM endpoints") == 1
     rows = await idle.pool.fetch("SELECT endpoint_id FROM deliveries")
     assert [row["endpoint_id"] for row in rows] == [kept] * 3
 
@@ -305,7 +306,7 @@ async def test_a_slow_endpoint_does_not_hold_up_another(pool: Pool, receive: Rec
         await asyncio.sleep(20)
         return web.Response()
 
-    small = make_dispatcher(pool, timeout_sec=2, max_in_flight=LINES_PER_ENDPOINT + 2)
+    small = make_dispatcher(pool, timeout_sec=2, max_in_flight=40)
     slow, quick, org_id = await receive(hang), await receive(answer_ok), new_id()
     await small.register(org_id, slow.url)
     await small.register(org_id, quick.url)
@@ -313,7 +314,7 @@ async def test_a_slow_endpoint_does_not_hold_up_another(pool: Pool, receive: Rec
     events = [event for _ in range(100) for event in call_events(org_id)]
     await small.arrive(*events)
     await quick.until(100, seconds=1.5)
-    assert len(slow.got) <= LINES_PER_ENDPOINT
+    assert len(slow.got) <= FIRST_LINES
     await small.end()
 
 
@@ -350,13 +351,13 @@ async def test_a_stopping_process_gives_back_what_it_has_not_begun(pool: Pool, r
     events = [event for _ in range(20) for event in call_events(org_id)]
     stopping.start()
     await stopping.arrive(*events)
-    await receiver.until(LINES_PER_ENDPOINT)
+    await receiver.until(FIRST_LINES)
     stopping.stop.set()
     await asyncio.sleep(0)
     hold.set()
     await stopping.end()
     rows = await pool.fetch("SELECT lease_token, due_at <= now() AS due FROM deliveries WHERE state = 'pending'")
-    assert [(row["lease_token"], row["due"]) for row in rows] == [(None, True)] * (20 - LINES_PER_ENDPOINT)
+    assert [(row["lease_token"], row["due"]) for row in rows] == [(None, True)] * (20 - FIRST_LINES)
     other.start()
     await other.until_state("delivered", *events)
     assert len(receiver.got) == 20

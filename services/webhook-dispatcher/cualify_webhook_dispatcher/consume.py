@@ -33,6 +33,7 @@ class Consume:
         told = {event.id: _notification(event) for event in events if event.org_id in with_endpoints}
         if not told:
             return None
+        self._deliver.expect(endpoints.values())
         rows = await queries.insert_deliveries(
             connection,
             list(told.values()),
@@ -46,7 +47,7 @@ class Consume:
                 event_id=row["event_id"],
                 type=told[row["event_id"]].type,
                 body=told[row["event_id"]].body,
-                endpoint=endpoints[row["endpoint_id"]],
+                endpoint_id=row["endpoint_id"],
                 lease_token=token,
                 burned=0,
                 created_at=row["created_at"],

@@ -1,4 +1,4 @@
-"""Delivers: signs, sends, records. Claimed deliveries wait here for a free line to their endpoint, a few each.
+"""Delivers: signs, sends, records. Claimed deliveries wait in `lanes` for a slot; results are recorded in batches.
 
 Safe to kill at any moment: a delivery whose process died is sent again when its lease passes, under the same id. A
 lease is short and is renewed while its delivery is held here: a dead process's deliveries are late by seconds.
@@ -6,59 +6,41 @@ lease is short and is renewed while its delivery is held here: a dead process's 
 
 import asyncio
 import time
-from collections import Counter as Counted
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import assert_never
 from uuid import UUID
 
 import structlog
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 
-from cualify_shared import faults, outbox
-from cualify_shared.batch import MicroBatch
+from cualify_shared import faults, metrics, outbox
 from cualify_shared.clock import now
 from cualify_shared.database import Pool, is_passing
-from cualify_shared.events.envelope import Event
-from cualify_shared.events.model import EventData
-from cualify_shared.events.webhook import WebhookAttemptFailed, WebhookDelivered, WebhookEndpointPaused
 from cualify_shared.ids import new_id, notification_id
 from cualify_shared.waiting import pauses, until_any, until_set
-from cualify_shared.work import Worker
-from cualify_webhook_dispatcher import endpoints, failures, payloads, queries, schedule, sign
-from cualify_webhook_dispatcher.jobs import Job, Paused, Recorded, Result
-from cualify_webhook_dispatcher.schedule import Again, GivenUp
-from cualify_webhook_dispatcher.secrets import Secrets
+from cualify_webhook_dispatcher import breaker, claims, failures, payloads, presence, queries, schedule, sign, told
+from cualify_webhook_dispatcher.jobs import Endpoint, Job, Result
+from cualify_webhook_dispatcher.lanes import QUICK, Flight, Lanes
+from cualify_webhook_dispatcher.presence import Permission, Seen
+from cualify_webhook_dispatcher.secrets import CannotOpen, Secrets
 from cualify_webhook_dispatcher.send import Answer, Failure, Sender
 
 log = structlog.get_logger(__name__)
 
-LINES_PER_ENDPOINT = 8
-"""Requests to one endpoint at once, so that a slow one does not take every line there is."""
 CLAIMED_PER_ENDPOINT = 64
-"""Deliveries of one endpoint that one process claims at once: enough to keep its lines busy between two claims."""
-CLAIMED_PER_LINE = 10
+"""Deliveries of an endpoint that one process claims at once, until it has shown that it is quick; and then:"""
+CLAIMED_PER_QUICK_ENDPOINT = 1000
+CLAIMED_PER_SLOT = 10
 LEASE = timedelta(seconds=8)
 RENEW_EVERY_SEC = 2.0
-RECORD_WITHIN_SEC = 120.0
-SWEEP_EVERY_SEC = 60.0
-SWEEP_BATCH = 5000
+LOOK_EVERY_SEC = 0.5
+RECORD_AT_ONCE = 500
+KEPT_OF_ANSWER_BYTES = 1024
 
-DELIVERIES = Counter(
-    "cualify_deliveries_total", "Attempts by how they ended: delivered, or the failure's code.", ["outcome"]
-)
 CLAIMED_NOW = Gauge("cualify_deliveries_claimed", "Deliveries that this process has claimed and not finished.")
-
-
-@dataclass(slots=True)
-class _Lane:
-    """What this process holds of one endpoint."""
-
-    lines: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LINES_PER_ENDPOINT))
-    claimed: int = 0
-    deleted: bool = False
-    more_is_due: bool = False
+UNDER_WAY = Gauge("cualify_deliveries_under_way", "Requests under way.", ["share"])
 
 
 class Deliver:
@@ -68,269 +50,404 @@ class Deliver:
         self, *, pool: Pool, sender: Sender, secrets: Secrets, max_in_flight: int, committed: Callable[[], None]
     ) -> None:
         self._pool, self._sender, self._secrets, self._committed = pool, sender, secrets, committed
-        self._lines = asyncio.Semaphore(max_in_flight)
-        self._lanes: dict[UUID, _Lane] = {}
+        self.replica_id = new_id()
+        self._lanes = Lanes(slots=max_in_flight)
+        self._most = max_in_flight * CLAIMED_PER_SLOT
         self._held: dict[Job, float] = {}
-        self._unbegun: set[Job] = set()
+        self._aborts: dict[Flight, Callable[[], None]] = {}
+        self._results: deque[Result] = deque()
+        self._permission = Permission()
+        self._pumping = False
         self._stopping = False
-        self._swept = asyncio.Event()
-        self._worker = Worker[Job](
-            "deliver", claim=self._claim, do=self._do, at_once=max_in_flight * CLAIMED_PER_LINE, poll_sec=0.5
-        )
-        self._results = MicroBatch[Result, None]("deliver record", self._record, max_size=500)
+        self._look = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._back: list[Job] = []
+        self._returned = asyncio.Event()
+        # Renewing and recording lock the same rows in different orders.
+        self._leases = asyncio.Lock()
 
     @property
     def room(self) -> int:
         """How many more deliveries may be claimed now."""
-        return 0 if self._stopping else self._worker.room
+        return 0 if self._stopping else max(0, self._most - len(self._held))
+
+    @property
+    def held(self) -> int:
+        """How many deliveries are claimed here and not recorded."""
+        return len(self._held)
 
     def free(self, endpoint_ids: Iterable[UUID]) -> dict[UUID, int]:
         """How many more deliveries of each endpoint may be claimed now."""
-        lanes = self._lanes
-        return {id_: CLAIMED_PER_ENDPOINT - (lanes[id_].claimed if id_ in lanes else 0) for id_ in endpoint_ids}
+        return {id_: self._free(id_) for id_ in endpoint_ids}
+
+    def expect(self, endpoints: Iterable[Endpoint]) -> None:
+        """Deliveries of these, as read under their lock, may be handed over soon: changes are watched from now on."""
+        at = time.monotonic()
+        for endpoint in endpoints:
+            self._lanes.of(endpoint, at=at)
 
     def take(self, jobs: Iterable[Job], *, claimed_at: float) -> None:
-        """Delivers what was claimed at that instant of the monotonic clock."""
+        """Delivers what was claimed at that instant of the monotonic clock. Its endpoints were expected."""
+        until = claimed_at + LEASE.total_seconds()
         for job in jobs:
-            self._hold(job, claimed_at)
-            self._worker.take(job)
+            lane = self._lanes.get(job.endpoint_id)
+            if lane is None or lane.deleted:
+                continue
+            self._held[job] = until
+            self._lanes.put(job, lane)
+        CLAIMED_NOW.set(len(self._held))
+        self._pump_soon()
 
     def more_is_due(self, endpoint_ids: Iterable[UUID]) -> None:
         """Says that due deliveries of these endpoints were left unclaimed: looked for as soon as there is room."""
         for id_ in endpoint_ids:
-            if id_ in self._lanes:
-                self._lanes[id_].more_is_due = True
-                self._look_if_low(id_)
-            else:
-                self._worker.wake()
+            lane = self._lanes.get(id_)
+            if lane is not None:
+                lane.more_is_due = True
+            self._look_if_low(id_)
+
+    def wake(self) -> None:
+        """Says that something may be due."""
+        self._look.set()
 
     def forget(self, endpoint_id: UUID) -> None:
-        """Nothing more is sent to a deleted endpoint, from this moment."""
-        if endpoint_id in self._lanes:
-            self._lanes[endpoint_id].deleted = True
-        self._swept.set()
+        """Nothing more is sent to a deleted endpoint, from this moment; what is under way is cut off."""
+        lane = self._lanes.get(endpoint_id)
+        if lane is None:
+            return
+        lane.deleted = True
+        for flight in list(lane.flights):
+            self._aborts.pop(flight, _nothing)()
+            self._lanes.ended(flight, ok=False, down=False, at=time.monotonic())
+            self._let_go(flight.job)
+        for job in self._lanes.emptied(lane):
+            self._let_go(job)
+        self._pump_soon()
+
+    async def look_again(self) -> None:
+        """Looks at the endpoints held here, acts on what they are now, and confirms it: then requests may begin."""
+        for _ in range(2):
+            began, asked = time.monotonic(), self._lanes.ids()
+            seen = await presence.look(self._pool, asked)
+            self._act_on_seen(asked, seen)
+            if await presence.confirm(self._pool, self.replica_id, seen_at=seen.at):
+                self._permission.until = began + presence.MAY_SEND_SEC
+                self._pump_soon()
+                return
 
     async def run(self, stop: asyncio.Event) -> None:
         """Delivers until told to stop; finishes what is under way and gives back what is not begun."""
         drained = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._results.run(drained))
-            group.create_task(self._renew_leases(drained))
+            group.create_task(self._record_results(drained))
+            group.create_task(self._give_back_until(drained))
+            group.create_task(self._every(RENEW_EVERY_SEC, "renew leases", self._renew, drained))
+            group.create_task(self._every(presence.LOOK_EVERY_SEC, "look", self.look_again, drained))
+            group.create_task(self._grow_old(drained))
             group.create_task(self._note(stop))
-            await self._worker.run(stop)
-            if self._unbegun:
-                await queries.give_back(self._pool, list(self._unbegun))
+            await self._claim_until(stop)
+            await self._give_back([job for lane in self._lanes for job in self._lanes.emptied(lane)])
+            await self._until_landed(seconds=10.0)
             drained.set()
-
-    async def sweep(self, stop: asyncio.Event) -> None:
-        """Removes what was to go to deleted endpoints, until told to stop."""
-        for pause in pauses():
-            if stop.is_set():
-                return
-            try:
-                await self._sweep_until(stop)
-            except Exception as error:
-                if not is_passing(error):
-                    raise
-                log.warning("sweep_failed", error=repr(error))
-                await until_set(stop, pause)
-
-    async def _sweep_until(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            self._swept.clear()
-            if await endpoints.sweep(self._pool, at_most=SWEEP_BATCH) < SWEEP_BATCH:
-                await until_any(self._swept, stop, seconds=SWEEP_EVERY_SEC)
+        await presence.leave(self._pool, self.replica_id)
 
     async def _note(self, stop: asyncio.Event) -> None:
         await stop.wait()
         self._stopping = True
 
-    async def _claim(self, room: int) -> Sequence[Job]:
-        claimed_at = time.monotonic()
-        free = self.free(self._lanes)
-        jobs = await queries.claim(
-            self._pool, at_most=room, cap=CLAIMED_PER_ENDPOINT, free=free, lease=LEASE, lease_token=new_id()
-        )
-        for job in jobs:
-            self._hold(job, claimed_at)
-        for id_, count in Counted(job.endpoint.id for job in jobs).items():
-            self._lanes[id_].more_is_due = count >= free.get(id_, CLAIMED_PER_ENDPOINT)
-            self._look_if_low(id_)
-        return jobs
+    async def _until_landed(self, *, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self._held and time.monotonic() < until:
+            self._idle.clear()
+            await until_set(self._idle, until - time.monotonic())
 
-    def _hold(self, job: Job, claimed_at: float) -> None:
-        self._held[job] = claimed_at + LEASE.total_seconds()
-        self._unbegun.add(job)
-        self._lanes.setdefault(job.endpoint.id, _Lane()).claimed += 1
-        CLAIMED_NOW.set(len(self._held))
-
-    def _let_go(self, job: Job) -> None:
-        self._held.pop(job, None)
-        CLAIMED_NOW.set(len(self._held))
-        lane = self._lanes[job.endpoint.id]
-        lane.claimed -= 1
-        self._look_if_low(job.endpoint.id)
-        if not lane.claimed:
-            del self._lanes[job.endpoint.id]
-
-    def _look_if_low(self, endpoint_id: UUID) -> None:
-        lane = self._lanes[endpoint_id]
-        if lane.more_is_due and lane.claimed <= CLAIMED_PER_ENDPOINT // 2:
-            lane.more_is_due = False
-            self._worker.wake()
-
-    async def _do(self, job: Job) -> None:
-        lane = self._lanes[job.endpoint.id]
-        try:
-            async with lane.lines, self._lines:
-                if self._stopping:
-                    return
-                self._unbegun.discard(job)
-                if lane.deleted or self._held[job] <= time.monotonic():
-                    return
-                at = now()
-                outcome = await self._post(job, at_unix=int(at.timestamp()))
-            faults.point("deliver.answered")
-            await self._hand_in(result_of(job, outcome, began_at=at))
-        finally:
-            self._let_go(job)
-
-    async def _post(self, job: Job, *, at_unix: int) -> Answer | Failure:
-        endpoint = job.endpoint
-        secret = self._secrets.open(
-            endpoint.secret_sealed, key_id=endpoint.secret_key_id, endpoint_id=endpoint.id, org_id=endpoint.org_id
-        )
-        content = payloads.marked_out_of_order(job.body) if job.out_of_order else job.body
-        headers = sign.headers(
-            notification_id=notification_id(job.event_id), content=content, secrets=[secret], at_unix=at_unix
-        )
-        return await self._sender.post(endpoint.url, headers=headers, content=content)
-
-    async def _hand_in(self, result: Result) -> None:
-        """While the database is away the result is kept for a while: losing it means sending again what has arrived."""
-        until = time.monotonic() + RECORD_WITHIN_SEC
-        for pause in pauses(longest_sec=5.0):
+    async def _every(self, seconds: float, what: str, do: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
+        while True:
             try:
-                await self._results.submit(result)
-                return
-            except Exception as error:
-                if not is_passing(error) or time.monotonic() > until:
-                    raise
-            await asyncio.sleep(pause)
-
-    async def _record(self, results: Sequence[Result]) -> Sequence[None]:
-        claimed_at, token = time.monotonic(), new_id()
-        async with self._pool.acquire() as connection, connection.transaction():
-            recorded, paused = await queries.record(connection, results)
-            ended = [results[r.n].job for r in recorded if results[r.n].state != "pending"]
-            released = await queries.release(connection, ended, lease=LEASE, lease_token=token) if ended else []
-            events = [_event(results[r.n], r) for r in reversed(recorded)] + [_paused_event(p) for p in paused]
-            await outbox.put(connection, events)
-        faults.point("deliver.recorded")
-        self._committed()
-        self.take(released, claimed_at=claimed_at)
-        for one in recorded:
-            _tell(results[one.n], one)
-        for one_paused in paused:
-            ids = {"endpoint_id": str(one_paused.endpoint_id), "org_id": str(one_paused.org_id)}
-            log.warning("endpoint_paused", reason="gone", **ids)
-        return [None] * len(results)
-
-    async def _renew_leases(self, drained: asyncio.Event) -> None:
-        while not await until_set(drained, RENEW_EVERY_SEC):
-            at = time.monotonic()
-            old = [job for job, until in self._held.items() if until < at + LEASE.total_seconds() - RENEW_EVERY_SEC]
-            try:
-                renewed = await queries.renew(self._pool, old, lease=LEASE) if old else []
+                await do()
             except Exception as error:
                 if not is_passing(error):
                     raise
-                log.warning("leases_not_renewed", error=repr(error))
+                log.warning("database_away", doing=what, error=repr(error))
+            if await until_set(stop, seconds):
+                return
+
+    # --- claiming ---
+
+    async def _claim_until(self, stop: asyncio.Event) -> None:
+        failed = pauses()
+        while not stop.is_set():
+            self._look.clear()
+            try:
+                more = await self._claim() if self.room else False
+                failed = pauses()
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                log.warning("claim_failed", error=repr(error))
+                await until_set(stop, next(failed))
                 continue
-            lost = set(old) - set(renewed)
-            for job in self._held.keys() & set(old):
-                self._held[job] = 0.0 if job in lost else at + LEASE.total_seconds()
+            if not more:
+                await until_any(self._look, stop, seconds=LOOK_EVERY_SEC)
+
+    async def _claim(self) -> bool:
+        """Whether there is more to look at right now."""
+        claimed_at, token = time.monotonic(), new_id()
+        full = [lane.endpoint.id for lane in self._lanes if self._free(lane.endpoint.id) <= 0]
+        async with self._pool.acquire() as connection, connection.transaction():
+            found = await claims.ready(connection, full=full)
+            if not found:
+                return False
+            self.expect(one.endpoint for one in found)
+            free = self.free(one.endpoint.id for one in found)
+            room = self.room
+            jobs, probes = await claims.claim(
+                connection, found, at_most=room, free=free, lease=LEASE, lease_token=token
+            )
+        counts: dict[UUID, int] = {}
+        for job in jobs:
+            counts[job.endpoint_id] = counts.get(job.endpoint_id, 0) + 1
+        for one in found:
+            lane = self._lanes.of(one.endpoint, at=claimed_at)
+            lane.more_is_due = counts.get(one.endpoint.id, 0) >= free[one.endpoint.id]
+            if one.is_open:
+                lane.lines = 1
+        self.take([*jobs, *probes], claimed_at=claimed_at)
+        return len(found) >= claims.ENDPOINTS_AT_ONCE and bool(jobs or probes) and self.room > 0
+
+    def _free(self, endpoint_id: UUID) -> int:
+        lane = self._lanes.get(endpoint_id)
+        if lane is None:
+            return CLAIMED_PER_ENDPOINT
+        return (CLAIMED_PER_QUICK_ENDPOINT if lane.share == QUICK else CLAIMED_PER_ENDPOINT) - lane.claimed
+
+    def _look_if_low(self, endpoint_id: UUID) -> None:
+        lane = self._lanes.get(endpoint_id)
+        if lane is None:
+            self._look.set()
+        elif lane.more_is_due and lane.claimed <= CLAIMED_PER_ENDPOINT // 2:
+            lane.more_is_due = False
+            self._look.set()
+
+    # --- sending ---
+
+    def _pump_soon(self) -> None:
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        at = time.monotonic()
+        if self._stopping or not self._permission.holds(at):
+            return
+        began_at = now()
+        at_unix = int(began_at.timestamp())
+        while (flight := self._lanes.next(at)) is not None:
+            job, endpoint = flight.job, flight.lane.endpoint
+            if self._held.get(job, 0.0) <= at:
+                self._lanes.ended(flight, ok=False, down=False, at=at)
+                self._let_go(job)
+                continue
+
+            def done(outcome: Answer | Failure, flight: Flight = flight, endpoint: Endpoint = endpoint) -> None:
+                self._aborts.pop(flight, None)
+                result = result_of(flight.job, endpoint, outcome, began_at=began_at)
+                down = breaker.says_down(result.failure_code) or result.status_code == 429
+                self._lanes.ended(flight, ok=result.failure_code is None, down=down, at=time.monotonic())
+                faults.point("deliver.answered")
+                self._results.append(result)
+                self._ended.set()
+                self._pump_soon()
+
+            content = payloads.marked_out_of_order(job.body) if job.out_of_order else job.body
+            try:
+                headers = sign.headers(
+                    notification_id=notification_id(job.event_id),
+                    content=content,
+                    secrets=self._secrets.all_of(endpoint, at=began_at),
+                    at_unix=at_unix,
+                )
+            except CannotOpen:
+                log.exception("secret_does_not_open", endpoint_id=str(endpoint.id))
+                self._lanes.ended(flight, ok=False, down=False, at=at)
+                self._let_go(job)
+                continue
+            self._aborts[flight] = self._sender.start(endpoint.url, headers=headers, content=content, done=done)
+
+    async def _grow_old(self, stop: asyncio.Event) -> None:
+        while not await until_set(stop, 0.1):
+            at = time.monotonic()
+            self._lanes.grow_old(at)
+            self._lanes.forget_idle(at)
+            for share, count in zip(("quick", "new", "slow"), self._lanes.under_way, strict=True):
+                UNDER_WAY.labels(share).set(count)
+            self._pump_soon()
+
+    # --- recording ---
+
+    async def _record_results(self, drained: asyncio.Event) -> None:
+        failed = pauses(longest_sec=2.0)
+        while True:
+            while self._results:
+                batch = [self._results.popleft() for _ in range(min(len(self._results), RECORD_AT_ONCE))]
+                try:
+                    await self._record_all(batch)
+                    failed = pauses(longest_sec=2.0)
+                except Exception as error:
+                    # While the database is away results are kept: losing one means sending again what has arrived.
+                    log.warning("results_not_recorded", results=len(batch), error=repr(error))
+                    self._results.extendleft(reversed(batch))
+                    if await until_set(drained, next(failed)):
+                        return
+            if drained.is_set():
+                return
+            self._ended.clear()
+            if not self._results:
+                await until_any(self._ended, drained, seconds=60)
+
+    async def _record_all(self, results: Sequence[Result]) -> None:
+        """All together; where that fails for a reason that does not pass, by halves: one result never stops others."""
+        try:
+            with metrics.BATCH_SEC.labels("deliver record").time():
+                await self._record(results)
+        except Exception as error:
+            if is_passing(error):
+                raise
+            if len(results) == 1:
+                log.exception("result_lost", event_id=notification_id(results[0].job.event_id))
+                self._let_go(results[0].job)
+                return
+            middle = len(results) // 2
+            await self._record_all(results[:middle])
+            await self._record_all(results[middle:])
+
+    async def _record(self, results: Sequence[Result]) -> None:
+        claimed_at, token = time.monotonic(), new_id()
+        released: list[Job] = []
+        async with self._leases, self._pool.acquire() as connection, connection.transaction():
+            record = await queries.record(connection, results)
+            if record.waited_for:
+                ended = [results[n].job for n in record.waited_for]
+                released = await queries.release(connection, ended, lease=LEASE, lease_token=token)
+            well = [
+                id_
+                for id_, health in record.decided.healths.items()
+                if health.recovered_at != record.before[id_].recovered_at
+            ]
+            if well:
+                await queries.bring_forward(connection, well)
+            await outbox.put(connection, told.events(results, record))
+        faults.point("deliver.recorded")
+        self._committed()
+        for result in results:
+            self._let_go(result.job)
+        self._act_on(record)
+        self.take(released, claimed_at=claimed_at)
+        told.tell(results, record)
+
+    def _act_on(self, record: queries.Record) -> None:
+        """What this batch has decided about endpoints holds here at once; other replicas see it at their next look."""
+        paused = {one.endpoint_id for one in record.paused}
+        at = now()
+        for id_, health in record.decided.healths.items():
+            lane = self._lanes.get(id_)
+            if lane is None:
+                continue
+            if health.recovered_at != record.before[id_].recovered_at:
+                lane.start_slowly()
+                self._look.set()
+            if health.is_open or id_ in paused or (health.not_before is not None and health.not_before > at):
+                self._give_back_soon(self._lanes.emptied(lane, but_probes=True))
+            self._lanes.recorded(lane, downs=0 if health.is_open else health.failures_in_a_row)
+
+    def _give_back_soon(self, jobs: Sequence[Job]) -> None:
+        self._back.extend(jobs)
+        self._returned.set()
+
+    async def _give_back_until(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            self._returned.clear()
+            jobs, self._back = self._back, []
+            await self._give_back(jobs)
+            await until_any(self._returned, stop, seconds=60)
+
+    async def _give_back(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._let_go(job)
+        if not jobs:
+            return
+        try:
+            async with self._leases:
+                await claims.give_back(self._pool, jobs)
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            log.warning("not_given_back", deliveries=len(jobs), error=repr(error))
+
+    def _let_go(self, job: Job) -> None:
+        if self._held.pop(job, None) is None:
+            return
+        self._lanes.let_go(job)
+        self._look_if_low(job.endpoint_id)
+        if not self._held:
+            CLAIMED_NOW.set(0)
+            self._idle.set()
+
+    # --- leases, and what endpoints are now ---
+
+    async def _renew(self) -> None:
+        at = time.monotonic()
+        old = [job for job, until in self._held.items() if until < at + LEASE.total_seconds() - RENEW_EVERY_SEC]
+        if not old:
+            return
+        async with self._leases:
+            renewed = set(await claims.renew(self._pool, old, lease=LEASE))
+        for job in self._held.keys() & set(old):
+            self._held[job] = at + LEASE.total_seconds() if job in renewed else 0.0
+
+    def _act_on_seen(self, asked: Iterable[UUID], seen: Seen) -> None:
+        at = time.monotonic()
+        for id_ in asked:
+            lane = self._lanes.get(id_)
+            if lane is None or lane.deleted:
+                continue
+            if id_ not in seen.endpoints:
+                self.forget(id_)
+            elif id_ in seen.closed:
+                self._give_back_soon(self._lanes.emptied(lane, but_probes=True))
+            else:
+                self._lanes.recorded(lane, downs=0)
+                if lane.endpoint != seen.endpoints[id_]:
+                    self._lanes.of(seen.endpoints[id_], at=at)
 
 
-def result_of(job: Job, outcome: Answer | Failure, *, began_at: datetime) -> Result:
-    """What an attempt's outcome means for its delivery."""
+def result_of(job: Job, endpoint: Endpoint, outcome: Answer | Failure, *, began_at: datetime) -> Result:
+    """An attempt's outcome as it is recorded."""
     status: int | None
     code: str | None
+    response: bytes | None
     match outcome:
         case Answer():
             status, code = outcome.status, failures.of_status(outcome.status)
             asked = schedule.retry_after_sec(outcome.retry_after, now=now()) if outcome.retry_after else None
+            response = outcome.body[:KEPT_OF_ANSWER_BYTES] or None
         case Failure():
-            status, code, asked = None, outcome.code, None
+            status, code, asked, response = None, outcome.code, None, None
         case _:
             assert_never(outcome)
-    following = (
-        None
-        if code is None
-        else schedule.after_failure(burned=job.burned, age=began_at - job.created_at, retry_after_sec=asked)
-    )
     return Result(
         job=job,
-        state="delivered" if following is None else "failed" if isinstance(following, GivenUp) else "pending",
+        endpoint=endpoint,
         at=began_at,
         duration_ms=int(outcome.duration.total_seconds() * 1000),
         status_code=status,
         failure_code=code,
-        again_in_sec=following.in_sec if isinstance(following, Again) else 0.0,
-        burned=following.burned if isinstance(following, Again) else True,
-        gone=status == 410,
+        asked_sec=asked,
+        response=response,
     )
 
 
-def _event(result: Result, recorded: Recorded) -> Event:
-    endpoint = result.job.endpoint
-    data: WebhookDelivered | WebhookAttemptFailed
-    if result.failure_code is None and result.status_code is not None:
-        data = WebhookDelivered(
-            endpoint_id=endpoint.id,
-            org_id=endpoint.org_id,
-            event_id=result.job.event_id,
-            event_type=result.job.type,
-            attempt=recorded.attempt,
-            status_code=result.status_code,
-            duration_ms=result.duration_ms,
-        )
-    else:
-        data = WebhookAttemptFailed(
-            endpoint_id=endpoint.id,
-            org_id=endpoint.org_id,
-            event_id=result.job.event_id,
-            event_type=result.job.type,
-            attempt=recorded.attempt,
-            failure_code=result.failure_code or "",
-            status_code=result.status_code,
-            duration_ms=result.duration_ms,
-            final=result.state == "failed",
-        )
-    return _about_endpoint(data, endpoint.id, endpoint.org_id, recorded.sequence)
-
-
-def _paused_event(paused: Paused) -> Event:
-    data = WebhookEndpointPaused(endpoint_id=paused.endpoint_id, org_id=paused.org_id, reason="gone")
-    return _about_endpoint(data, paused.endpoint_id, paused.org_id, paused.sequence)
-
-
-def _about_endpoint(data: EventData, endpoint_id: UUID, org_id: UUID, sequence: int) -> Event:
-    return Event(data=data, org_id=org_id, key=endpoint_id, subject=f"endpoint/{endpoint_id}", sequence=sequence)
-
-
-def _tell(result: Result, recorded: Recorded) -> None:
-    DELIVERIES.labels(result.failure_code or "delivered").inc()
-    job = result.job
-    log.info(
-        "webhook_delivered" if result.state == "delivered" else "webhook_attempt_failed",
-        org_id=str(job.endpoint.org_id),
-        endpoint_id=str(job.endpoint.id),
-        event_id=notification_id(job.event_id),
-        event_type=job.type,
-        attempt=recorded.attempt,
-        status_code=result.status_code,
-        failure_code=result.failure_code,
-        duration_ms=result.duration_ms,
-        final=result.state != "pending",
-    )
+def _nothing() -> None:
+    """For a request that is no longer under way."""

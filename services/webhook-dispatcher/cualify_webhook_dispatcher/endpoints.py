@@ -1,12 +1,17 @@
 """An org's endpoints: registered, listed, deleted, swept. `org_id` comes first in what customers reach."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from cualify_shared import outbox
 from cualify_shared.database import Pool
+from cualify_shared.events.envelope import Event
+from cualify_shared.events.webhook import WebhookEndpointPaused
 from cualify_shared.ids import new_id
-from cualify_webhook_dispatcher import sign
+from cualify_webhook_dispatcher import queries, sign
+from cualify_webhook_dispatcher.jobs import Endpoint
 from cualify_webhook_dispatcher.secrets import Secrets
 
 MAX_PER_ORG = 20
@@ -48,7 +53,8 @@ async def register(pool: Pool, secrets: Secrets, *, org_id: UUID, url: str, even
 
 
 LIST = """
-SELECT id, url, events, active, created_at, last_delivery_at, last_status
+SELECT id, url, events, active, created_at, last_delivery_at, last_status, paused_reason, failing_since,
+       opened_at IS NOT NULL AS is_open, not_before
 FROM endpoints
 WHERE org_id = $1 AND deleted_at IS NULL
 ORDER BY created_at DESC, id DESC
@@ -71,7 +77,8 @@ async def listed(pool: Pool, *, org_id: UUID, limit: int, offset: int) -> tuple[
 
 DELETE = """
 UPDATE endpoints
-SET deleted_at = clock_timestamp(), secret_sealed = NULL
+SET deleted_at = clock_timestamp(), secret_sealed = NULL, next_due_at = NULL,
+    old_secret_sealed = NULL, old_secret_key_id = NULL, old_secret_until = NULL
 WHERE org_id = $1 AND id = $2 AND deleted_at IS NULL
 RETURNING id
 """
@@ -80,6 +87,134 @@ RETURNING id
 async def delete(pool: Pool, *, org_id: UUID, endpoint_id: UUID) -> bool:
     """Whether the org had it. From the COMMIT on nothing of it is claimed, and its secret is gone."""
     return await pool.fetchval(DELETE, org_id, endpoint_id) is not None
+
+
+CHANGE = """
+UPDATE endpoints
+SET url = coalesce($3::text, url),
+    events = coalesce($4::text[], events),
+    active = coalesce($5::boolean, active),
+    paused_reason = CASE WHEN $5::boolean IS NULL THEN paused_reason
+                         WHEN NOT $5::boolean THEN coalesce(paused_reason, 'customer') END,
+    failures_in_a_row = CASE WHEN $6::boolean THEN 0 ELSE failures_in_a_row END,
+    failing_since = CASE WHEN $6::boolean THEN NULL ELSE failing_since END,
+    opened_at = CASE WHEN $6::boolean THEN NULL ELSE opened_at END,
+    probes = CASE WHEN $6::boolean THEN 0 ELSE probes END,
+    not_before = CASE WHEN $6::boolean THEN NULL ELSE not_before END,
+    recovered_at = CASE WHEN $6::boolean THEN now() ELSE recovered_at END,
+    next_due_at = CASE WHEN $6::boolean THEN now() ELSE next_due_at END,
+    event_sequence = event_sequence + $7::integer
+WHERE org_id = $1 AND id = $2
+RETURNING id, url, events, active, created_at, paused_reason, event_sequence
+"""
+
+LOCK_ONE = """
+SELECT id, url, active
+FROM endpoints
+WHERE org_id = $1 AND id = $2 AND deleted_at IS NULL
+FOR NO KEY UPDATE
+"""
+
+
+async def change(
+    pool: Pool, *, org_id: UUID, endpoint_id: UUID, url: str | None, events: list[str] | None, active: bool | None
+) -> dict[str, Any] | None:
+    """The endpoint as it is shown, or None if the org does not have it.
+
+    Resuming it, or giving it another URL, makes it well again: what it was kept from goes out, slowly at first.
+    """
+    async with pool.acquire() as connection, connection.transaction():
+        was = await connection.fetchrow(LOCK_ONE, org_id, endpoint_id)
+        if was is None:
+            return None
+        stays = was["active"] if active is None else active
+        fresh = (active is True and not was["active"]) or (stays and url is not None and url != was["url"])
+        pausing = was["active"] and active is False
+        row = await connection.fetchrow(CHANGE, org_id, endpoint_id, url, events, active, fresh, int(pausing))
+        assert row is not None
+        if fresh:
+            await queries.bring_forward(connection, [endpoint_id])
+        if pausing:
+            await outbox.put(connection, [_paused_by_customer(endpoint_id, org_id, row["event_sequence"])])
+    return {name: row[name] for name in SHOWN}
+
+
+async def resume(pool: Pool, *, org_id: UUID, endpoint_id: UUID) -> None:
+    """Resumes it if it is paused."""
+    await change(pool, org_id=org_id, endpoint_id=endpoint_id, url=None, events=None, active=True)
+
+
+SHOWN = ("id", "url", "events", "active", "created_at", "paused_reason")
+
+
+def _paused_by_customer(endpoint_id: UUID, org_id: UUID, sequence: int) -> Event:
+    data = WebhookEndpointPaused(endpoint_id=endpoint_id, org_id=org_id, reason="customer")
+    return Event(data=data, org_id=org_id, key=endpoint_id, subject=f"endpoint/{endpoint_id}", sequence=sequence)
+
+
+ROTATE = """
+UPDATE endpoints
+SET old_secret_sealed = secret_sealed,
+    old_secret_key_id = secret_key_id,
+    old_secret_until = now() + $5::interval,
+    secret_sealed = $3,
+    secret_key_id = $4
+WHERE org_id = $1 AND id = $2 AND deleted_at IS NULL
+RETURNING id, url, events, active, created_at, paused_reason, old_secret_until
+"""
+
+OLD_SECRET_SIGNS_FOR = timedelta(hours=24)
+
+
+async def rotate(pool: Pool, secrets: Secrets, *, org_id: UUID, endpoint_id: UUID) -> Registered | None:
+    """A new secret; the one until now signs beside it for a day. The one before that signs no more."""
+    secret = sign.new_secret()
+    sealed = secrets.seal(secret, endpoint_id=endpoint_id, org_id=org_id)
+    row = await pool.fetchrow(ROTATE, org_id, endpoint_id, sealed, secrets.key_id, OLD_SECRET_SIGNS_FOR)
+    return None if row is None else Registered(dict(row), secret)
+
+
+ONE = """
+SELECT id, org_id, url, secret_sealed, secret_key_id, old_secret_sealed, old_secret_key_id, old_secret_until,
+       recovered_at
+FROM endpoints
+WHERE org_id = $1 AND id = $2 AND deleted_at IS NULL
+"""
+
+
+async def one(pool: Pool, *, org_id: UUID, endpoint_id: UUID) -> Endpoint | None:
+    """An org's endpoint, with what signs for it."""
+    row = await pool.fetchrow(ONE, org_id, endpoint_id)
+    return None if row is None else queries.endpoint_of(row)
+
+
+SEALED_UNDER_ANOTHER_KEY = """
+SELECT id, org_id, secret_sealed, secret_key_id
+FROM endpoints
+WHERE deleted_at IS NULL AND secret_key_id <> $1 AND secret_key_id = ANY($2::text[])
+ORDER BY id
+LIMIT $3
+FOR NO KEY UPDATE SKIP LOCKED
+"""
+
+SEAL_AGAIN = """
+UPDATE endpoints e
+SET secret_sealed = s.sealed, secret_key_id = $3
+FROM unnest($1::uuid[], $2::bytea[]) AS s (id, sealed)
+WHERE e.id = s.id
+"""
+
+
+async def seal_again(pool: Pool, secrets: Secrets, *, at_most: int) -> int:
+    """Seals under the present key what is sealed under an older one that is known. How many."""
+    async with pool.acquire() as connection, connection.transaction():
+        rows = await connection.fetch(SEALED_UNDER_ANOTHER_KEY, secrets.key_id, secrets.known_keys, at_most)
+        sealed = []
+        for row in rows:
+            ids = {"endpoint_id": row["id"], "org_id": row["org_id"]}
+            sealed.append(secrets.seal(secrets.open(row["secret_sealed"], key_id=row["secret_key_id"], **ids), **ids))
+        await connection.execute(SEAL_AGAIN, [row["id"] for row in rows], sealed, secrets.key_id)
+    return len(rows)
 
 
 SWEEP_DELIVERIES = """

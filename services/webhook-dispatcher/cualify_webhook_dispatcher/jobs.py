@@ -17,6 +17,12 @@ class Endpoint:
     url: str
     secret_sealed: bytes
     secret_key_id: str
+    old_secret_sealed: bytes | None = None
+    """The secret before the last rotation. It signs beside the other until `old_secret_until`."""
+    old_secret_key_id: str | None = None
+    old_secret_until: datetime | None = None
+    recovered_at: datetime | None = None
+    """When its breaker last closed: what follows starts slowly."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,11 +32,15 @@ class Job:
     event_id: UUID
     type: str
     body: bytes
-    endpoint: Endpoint
+    endpoint_id: UUID
     lease_token: UUID
     burned: int
     created_at: datetime
     out_of_order: bool
+    low: bool = False
+    """Sent again for a replay: after everything that is new."""
+    probe: bool = False
+    """Sent although the breaker is open, to see whether the endpoint is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,18 +58,34 @@ class Notification:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How one attempt ended. `state` pending means: again in `again_in_sec`."""
+    """How one attempt ended. What follows for its delivery is decided when it is recorded."""
 
     job: Job
-    state: State
+    endpoint: Endpoint
     at: datetime
     duration_ms: int
     status_code: int | None
     failure_code: str | None
+    asked_sec: float | None
+    """What `Retry-After` asked for."""
+    response: bytes | None
+    """How the answer's body begins."""
+
+    @property
+    def gone(self) -> bool:
+        """The server said that the URL is gone: the endpoint is paused."""
+        return self.status_code == 410
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an attempt means for its delivery. `state` pending means: again in `again_in_sec`."""
+
+    state: State
     again_in_sec: float
     burned: bool
-    gone: bool
-    """The server said that the URL is gone: the endpoint is paused."""
+    asked: bool
+    """Its server asked for that time: it is not brought forward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +95,7 @@ class Recorded:
     n: int
     attempt: int
     sequence: int
+    final: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,4 +104,5 @@ class Paused:
 
     endpoint_id: UUID
     org_id: UUID
+    reason: str
     sequence: int

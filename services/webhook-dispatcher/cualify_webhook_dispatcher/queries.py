@@ -1,4 +1,4 @@
-"""The SQL of endpoints and deliveries, set-wise, and what goes in and comes out.
+"""The SQL of deliveries in and results out, set-wise. Claims and leases are in `claims`.
 
 Whoever inserts deliveries or records attempts locks the endpoints' rows first, in order of id. So for one endpoint
 these happen one after another: an event that must wait for an earlier one is never overlooked when the earlier one
@@ -6,15 +6,20 @@ ends, and after a DELETE has committed nothing of that endpoint is inserted or r
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
-from cualify_shared.database import Connection, Pool, Row
+from cualify_shared.clock import now
+from cualify_shared.database import Connection, Row
+from cualify_webhook_dispatcher import decide
+from cualify_webhook_dispatcher.breaker import Health
+from cualify_webhook_dispatcher.decide import Decided
 from cualify_webhook_dispatcher.jobs import Endpoint, Job, Notification, Paused, Recorded, Result
 
 LOCK_ENDPOINTS_OF_ORGS = """
-SELECT id, org_id, url, secret_sealed, secret_key_id, active
+SELECT id, org_id, url, secret_sealed, secret_key_id, old_secret_sealed, old_secret_key_id, old_secret_until,
+       recovered_at
 FROM endpoints
 WHERE org_id = ANY($1::uuid[]) AND deleted_at IS NULL
 ORDER BY id
@@ -24,9 +29,7 @@ FOR NO KEY UPDATE
 
 async def lock_endpoints_of_orgs(connection: Connection, org_ids: set[UUID]) -> dict[UUID, Endpoint]:
     """The endpoints of these orgs by their id, paused ones included."""
-    return {
-        row["id"]: _endpoint(row, row["id"]) for row in await connection.fetch(LOCK_ENDPOINTS_OF_ORGS, list(org_ids))
-    }
+    return {row["id"]: endpoint_of(row) for row in await connection.fetch(LOCK_ENDPOINTS_OF_ORGS, list(org_ids))}
 
 
 INSERT_DELIVERIES = """
@@ -36,7 +39,9 @@ WITH arrived AS (
          WITH ORDINALITY AS a (event_id, org_id, subject_id, type, sequence, occurred_at, body, n)
 ),
 wanted AS MATERIALIZED (
-    SELECT DISTINCT ON (a.event_id, e.id) a.*, e.id AS endpoint_id, CASE WHEN e.active THEN f.free ELSE 0 END AS free
+    SELECT DISTINCT ON (a.event_id, e.id) a.*, e.id AS endpoint_id, e.not_before,
+           CASE WHEN e.active AND e.opened_at IS NULL AND (e.not_before IS NULL OR e.not_before <= now())
+                THEN f.free ELSE 0 END AS free
     FROM arrived a
     JOIN endpoints e ON e.org_id = a.org_id AND e.deleted_at IS NULL AND e.created_at <= a.occurred_at
                     AND e.events && ARRAY['*', a.type]
@@ -57,25 +62,40 @@ placed AS (
            OR EXISTS (
                SELECT FROM deliveries d
                WHERE d.endpoint_id = w.endpoint_id AND d.subject_id = w.subject_id AND d.state = 'pending'
-                 AND d.sequence < w.sequence
+                 AND d.sequence < w.sequence AND d.replay_id IS NULL
            ) AS behind
     FROM wanted w
 ),
 ranked AS (
-    SELECT p.*, row_number() OVER (PARTITION BY endpoint_id, behind ORDER BY n) AS turn
+    SELECT p.*, row_number() OVER (PARTITION BY endpoint_id, behind ORDER BY n) AS turn,
+           row_number() OVER (PARTITION BY org_id, behind ORDER BY n) AS turn_of_org
     FROM placed p
 ),
 chosen AS (
     SELECT r.*,
            NOT behind AND turn <= free
-           AND row_number() OVER (ORDER BY behind OR turn > free, turn, n) <= $10::integer AS claimed
+           AND row_number() OVER (ORDER BY behind OR turn > free, turn_of_org, n) <= $10::integer AS claimed
     FROM ranked r
+),
+timed AS (
+    SELECT c.*,
+           now() + CASE WHEN behind THEN interval '10 minutes' WHEN claimed THEN $11::interval ELSE interval '0' END
+           AS due_at
+    FROM chosen c
+),
+listed AS (
+    UPDATE endpoints e
+    SET next_due_at = t.at
+    FROM (
+        SELECT endpoint_id, greatest(min(due_at), min(not_before)) AS at
+        FROM timed
+        GROUP BY endpoint_id
+    ) t
+    WHERE e.id = t.endpoint_id AND (e.next_due_at IS NULL OR e.next_due_at > t.at)
 )
 INSERT INTO deliveries (event_id, endpoint_id, subject_id, sequence, behind, due_at, lease_token)
-SELECT event_id, endpoint_id, subject_id, sequence, behind,
-       now() + CASE WHEN behind THEN interval '10 minutes' WHEN claimed THEN $11::interval ELSE interval '0' END,
-       CASE WHEN claimed THEN $12::uuid END
-FROM chosen
+SELECT event_id, endpoint_id, subject_id, sequence, behind, due_at, CASE WHEN claimed THEN $12::uuid END
+FROM timed
 ON CONFLICT ON CONSTRAINT an_event_goes_to_an_endpoint_once DO NOTHING
 RETURNING event_id, endpoint_id, behind, lease_token IS NOT NULL AS claimed, created_at
 """
@@ -112,92 +132,8 @@ async def insert_deliveries(
     )
 
 
-CLAIM = """
-WITH RECURSIVE backlog (endpoint_id) AS (
-    (SELECT endpoint_id FROM deliveries WHERE state = 'pending' ORDER BY endpoint_id LIMIT 1)
-    UNION ALL
-    SELECT (
-        SELECT d.endpoint_id FROM deliveries d
-        WHERE d.state = 'pending' AND d.endpoint_id > b.endpoint_id
-        ORDER BY d.endpoint_id LIMIT 1
-    )
-    FROM backlog b
-    WHERE b.endpoint_id IS NOT NULL
-),
-ready AS MATERIALIZED (
-    SELECT e.id, coalesce(f.free, $2::integer) AS free
-    FROM backlog b
-    JOIN endpoints e ON e.id = b.endpoint_id AND e.active AND e.deleted_at IS NULL
-    LEFT JOIN unnest($3::uuid[], $4::integer[]) AS f (endpoint_id, free) ON f.endpoint_id = e.id
-),
-due AS MATERIALIZED (
-    SELECT d.event_id, d.endpoint_id, d.due_at
-    FROM ready r
-    CROSS JOIN LATERAL (
-        SELECT event_id, endpoint_id, due_at
-        FROM deliveries
-        WHERE endpoint_id = r.id AND state = 'pending' AND due_at <= now()
-        ORDER BY due_at
-        LIMIT greatest(r.free, 0)
-        FOR UPDATE SKIP LOCKED
-    ) d
-),
-chosen AS MATERIALIZED (
-    SELECT event_id, endpoint_id
-    FROM due
-    ORDER BY row_number() OVER (PARTITION BY endpoint_id ORDER BY due_at), random()
-    LIMIT $1
-)
-UPDATE deliveries d
-SET due_at = now() + $5::interval, lease_token = $6::uuid, out_of_order = d.out_of_order OR d.behind, behind = false
-FROM chosen c
-JOIN notifications n ON n.event_id = c.event_id
-JOIN endpoints e ON e.id = c.endpoint_id AND e.deleted_at IS NULL
-WHERE d.event_id = c.event_id AND d.endpoint_id = c.endpoint_id
-RETURNING d.event_id, n.type, n.body, d.burned, d.created_at, d.out_of_order,
-          d.endpoint_id, e.org_id, e.url, e.secret_sealed, e.secret_key_id
-"""
-
-
-async def claim(
-    pool: Pool, *, at_most: int, cap: int, free: Mapping[UUID, int], lease: timedelta, lease_token: UUID
-) -> list[Job]:
-    """Leases due deliveries, in turn endpoint by endpoint: `cap` of each, or what `free` says of those named there."""
-    rows = await pool.fetch(CLAIM, at_most, cap, list(free), list(free.values()), lease, lease_token)
-    return [_job(row, lease_token) for row in rows]
-
-
-RENEW = """
-UPDATE deliveries d
-SET due_at = now() + $4::interval
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) WITH ORDINALITY AS h (event_id, endpoint_id, lease_token, n)
-JOIN endpoints e ON e.id = h.endpoint_id AND e.deleted_at IS NULL
-WHERE d.event_id = h.event_id AND d.endpoint_id = h.endpoint_id AND d.lease_token = h.lease_token
-RETURNING h.n
-"""
-
-
-async def renew(pool: Pool, jobs: Sequence[Job], *, lease: timedelta) -> list[Job]:
-    """Extends leases; those that still hold. A lost lease or a deleted endpoint is not among them."""
-    rows = await pool.fetch(RENEW, *_names(jobs), lease)
-    return [jobs[row["n"] - 1] for row in rows]
-
-
-GIVE_BACK = """
-UPDATE deliveries d
-SET due_at = now(), lease_token = NULL
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS h (event_id, endpoint_id, lease_token)
-WHERE d.event_id = h.event_id AND d.endpoint_id = h.endpoint_id AND d.lease_token = h.lease_token
-"""
-
-
-async def give_back(pool: Pool, jobs: Sequence[Job]) -> None:
-    """Lets anybody claim what was claimed here and not begun."""
-    await pool.execute(GIVE_BACK, *_names(jobs))
-
-
 LOCK_ENDPOINTS = """
-SELECT id, org_id, active
+SELECT id, org_id, active, failures_in_a_row, failing_since, opened_at, probes, not_before, recovered_at
 FROM endpoints
 WHERE id = ANY($1::uuid[]) AND deleted_at IS NULL
 ORDER BY id
@@ -206,12 +142,12 @@ FOR NO KEY UPDATE
 
 RECORD = """
 WITH result AS (
-    SELECT event_id, endpoint_id, lease_token, state, again_in_sec, burned, at, duration_ms, status_code,
-           failure_code, gone, n
-    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::float8[], $6::boolean[], $7::timestamptz[],
-                $8::integer[], $9::integer[], $10::text[], $11::boolean[])
-         WITH ORDINALITY AS r (event_id, endpoint_id, lease_token, state, again_in_sec, burned, at, duration_ms,
-                               status_code, failure_code, gone, n)
+    SELECT event_id, endpoint_id, lease_token, state, again_in_sec, burned, asked, at, duration_ms, status_code,
+           failure_code, response, n
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::float8[], $6::boolean[], $7::boolean[],
+                $8::timestamptz[], $9::integer[], $10::integer[], $11::text[], $12::bytea[])
+         WITH ORDINALITY AS r (event_id, endpoint_id, lease_token, state, again_in_sec, burned, asked, at, duration_ms,
+                               status_code, failure_code, response, n)
 ),
 recorded AS (
     UPDATE deliveries d
@@ -219,78 +155,152 @@ recorded AS (
         attempts = d.attempts + 1,
         burned = d.burned + r.burned::integer,
         due_at = now() + make_interval(secs => r.again_in_sec),
+        asked_until = CASE WHEN r.asked THEN now() + make_interval(secs => r.again_in_sec) END,
         lease_token = NULL,
         finished_at = CASE WHEN r.state <> 'pending' THEN now() END
     FROM result r
     JOIN endpoints e ON e.id = r.endpoint_id AND e.deleted_at IS NULL
     WHERE d.event_id = r.event_id AND d.endpoint_id = r.endpoint_id AND d.lease_token = r.lease_token
       AND d.state = 'pending'
-    RETURNING r.n, d.event_id, d.endpoint_id, d.attempts, r.at, r.duration_ms, r.status_code, r.failure_code, r.gone
+    RETURNING r.n, d.event_id, d.endpoint_id, d.subject_id, d.sequence, d.state, d.attempts, d.due_at, r.at,
+              r.duration_ms, r.status_code, r.failure_code, r.response
 ),
 kept AS (
-    INSERT INTO attempts (event_id, endpoint_id, n, at, duration_ms, status_code, failure_code)
-    SELECT event_id, endpoint_id, attempts, at, duration_ms, status_code, failure_code
+    INSERT INTO attempts (event_id, endpoint_id, n, at, duration_ms, status_code, failure_code, response)
+    SELECT event_id, endpoint_id, attempts, at, duration_ms, status_code, failure_code, response
     FROM recorded
+),
+health AS (
+    SELECT *
+    FROM unnest($13::uuid[], $14::integer[], $15::timestamptz[], $16::timestamptz[], $17::integer[],
+                $18::timestamptz[], $19::timestamptz[], $20::text[])
+         AS h (endpoint_id, failures_in_a_row, failing_since, opened_at, probes, not_before, recovered_at, paused)
 ),
 told AS (
     UPDATE endpoints e
-    SET event_sequence = e.event_sequence + s.events + (e.active AND s.gone)::integer,
+    SET event_sequence = e.event_sequence + s.events + (e.active AND h.paused IS NOT NULL)::integer,
         last_delivery_at = s.at,
         last_status = s.status_code,
-        active = e.active AND NOT s.gone,
-        paused_reason = CASE WHEN e.active AND s.gone THEN 'gone' ELSE e.paused_reason END
+        active = e.active AND h.paused IS NULL,
+        paused_reason = CASE WHEN e.active THEN h.paused ELSE e.paused_reason END,
+        failures_in_a_row = h.failures_in_a_row,
+        failing_since = h.failing_since,
+        opened_at = h.opened_at,
+        probes = h.probes,
+        not_before = h.not_before,
+        recovered_at = h.recovered_at,
+        next_due_at = CASE WHEN h.recovered_at IS DISTINCT FROM e.recovered_at THEN now()
+                           WHEN h.not_before IS NULL AND s.due_at IS NULL THEN e.next_due_at
+                           ELSE greatest(least(e.next_due_at, s.due_at), h.not_before) END
     FROM (
-        SELECT endpoint_id, count(*) AS events, max(at) AS at, bool_or(gone) AS gone,
+        SELECT endpoint_id, count(*) AS events, max(at) AS at,
+               min(due_at) FILTER (WHERE state = 'pending') AS due_at,
                (array_agg(status_code ORDER BY at DESC))[1] AS status_code
         FROM recorded
         GROUP BY endpoint_id
     ) s
+    JOIN health h ON h.endpoint_id = s.endpoint_id
     WHERE e.id = s.endpoint_id
-    RETURNING e.id, e.event_sequence, e.active, s.events
+    RETURNING e.id, e.event_sequence, e.active
 )
-SELECT r.n, r.endpoint_id, r.attempts, t.event_sequence, t.active
+SELECT r.n, r.endpoint_id, r.attempts, t.event_sequence, t.active,
+       r.state <> 'pending' AND EXISTS (
+           SELECT FROM deliveries f
+           WHERE f.endpoint_id = r.endpoint_id AND f.subject_id = r.subject_id AND f.state = 'pending'
+             AND f.sequence > r.sequence AND f.behind
+       ) AS is_waited_for
 FROM recorded r
 JOIN told t ON t.id = r.endpoint_id
 ORDER BY r.endpoint_id, r.n DESC
 """
 
 
-async def record(connection: Connection, results: Sequence[Result]) -> tuple[list[Recorded], list[Paused]]:
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What was recorded of a batch. `waited_for`: numbers of results that something else waits for."""
+
+    recorded: list[Recorded]
+    paused: list[Paused]
+    waited_for: list[int]
+    before: dict[UUID, Health]
+    decided: Decided
+
+
+async def record(connection: Connection, results: Sequence[Result]) -> Record:
     """Records attempts whose lease still holds; what the others did is somebody else's to tell."""
     jobs = [result.job for result in results]
-    locked = {row["id"]: row for row in await connection.fetch(LOCK_ENDPOINTS, list({job.endpoint.id for job in jobs}))}
+    locked = {row["id"]: row for row in await connection.fetch(LOCK_ENDPOINTS, list({job.endpoint_id for job in jobs}))}
+    before = {id_: _health(row) for id_, row in locked.items()}
+    decided = decide.decide(results, before, now=now())
+    healths = list(decided.healths.values())
+    verdicts = decided.verdicts
     rows = await connection.fetch(
         RECORD,
-        *_names(jobs),
-        [r.state for r in results],
-        [r.again_in_sec for r in results],
-        [r.burned for r in results],
+        *names(jobs),
+        [v.state for v in verdicts],
+        [v.again_in_sec for v in verdicts],
+        [v.burned for v in verdicts],
+        [v.asked for v in verdicts],
         [r.at for r in results],
         [r.duration_ms for r in results],
         [r.status_code for r in results],
         [r.failure_code for r in results],
-        [r.gone for r in results],
+        [r.response for r in results],
+        list(decided.healths),
+        [h.failures_in_a_row for h in healths],
+        [h.failing_since for h in healths],
+        [h.opened_at for h in healths],
+        [h.probes for h in healths],
+        [h.not_before for h in healths],
+        [h.recovered_at for h in healths],
+        [decided.paused.get(id_) for id_ in decided.healths],
     )
-    return _numbered(rows, was_active={id_: row["active"] for id_, row in locked.items()}, org_of=locked)
+    recorded, paused = _numbered(rows, locked=locked, decided=decided)
+    return Record(recorded, paused, [row["n"] - 1 for row in rows if row["is_waited_for"]], before, decided)
+
+
+def _health(row: Row) -> Health:
+    return Health(
+        failures_in_a_row=row["failures_in_a_row"],
+        failing_since=row["failing_since"],
+        opened_at=row["opened_at"],
+        probes=row["probes"],
+        not_before=row["not_before"],
+        recovered_at=row["recovered_at"],
+    )
 
 
 def _numbered(
-    rows: Sequence[Row], *, was_active: Mapping[UUID, bool], org_of: Mapping[UUID, Any]
+    rows: Sequence[Row], *, locked: Mapping[UUID, Row], decided: Decided
 ) -> tuple[list[Recorded], list[Paused]]:
     """Counts each endpoint's sequence down from its new value: a pause has the last number, then the latest result."""
     recorded: list[Recorded] = []
     paused: list[Paused] = []
     next_of: dict[UUID, int] = {}
     for row in rows:
-        id_ = row["endpoint_id"]
+        id_, n = row["endpoint_id"], row["n"] - 1
         if id_ not in next_of:
             next_of[id_] = row["event_sequence"]
-            if was_active[id_] and not row["active"]:
-                paused.append(Paused(id_, org_of[id_]["org_id"], row["event_sequence"]))
+            if locked[id_]["active"] and not row["active"]:
+                paused.append(Paused(id_, locked[id_]["org_id"], decided.paused[id_], row["event_sequence"]))
                 next_of[id_] -= 1
-        recorded.append(Recorded(n=row["n"] - 1, attempt=row["attempts"], sequence=next_of[id_]))
+        final = decided.verdicts[n].state != "pending"
+        recorded.append(Recorded(n=n, attempt=row["attempts"], sequence=next_of[id_], final=final))
         next_of[id_] -= 1
     return recorded, paused
+
+
+BRING_FORWARD = """
+UPDATE deliveries
+SET due_at = now()
+WHERE endpoint_id = ANY($1::uuid[]) AND state = 'pending' AND due_at > now() AND lease_token IS NULL AND NOT behind
+  AND (asked_until IS NULL OR asked_until <= now())
+"""
+
+
+async def bring_forward(connection: Connection, endpoint_ids: Sequence[UUID]) -> None:
+    """What waited for its next attempt is due now: its endpoint is well again. The endpoints' rows are locked."""
+    await connection.execute(BRING_FORWARD, endpoint_ids)
 
 
 RELEASE = """
@@ -310,43 +320,69 @@ following AS MATERIALIZED (
         LIMIT 1
     ) f
     WHERE f.behind
+),
+timed AS (
+    SELECT f.*, e.not_before,
+           e.active AND e.opened_at IS NULL AND (e.not_before IS NULL OR e.not_before <= now()) AS goes
+    FROM following f
+    JOIN endpoints e ON e.id = f.endpoint_id AND e.deleted_at IS NULL
+),
+listed AS (
+    UPDATE endpoints e
+    SET next_due_at = t.at
+    FROM (SELECT endpoint_id, greatest(now(), min(not_before)) AS at FROM timed WHERE NOT goes GROUP BY endpoint_id) t
+    WHERE e.id = t.endpoint_id AND (e.next_due_at IS NULL OR e.next_due_at > t.at)
 )
 UPDATE deliveries d
 SET behind = false,
-    due_at = now() + CASE WHEN e.active THEN $3::interval ELSE interval '0' END,
-    lease_token = CASE WHEN e.active THEN $4::uuid END
-FROM following f
+    due_at = now() + CASE WHEN f.goes THEN $3::interval ELSE interval '0' END,
+    lease_token = CASE WHEN f.goes THEN $4::uuid END
+FROM timed f
 JOIN notifications n ON n.event_id = f.event_id
-JOIN endpoints e ON e.id = f.endpoint_id AND e.deleted_at IS NULL
 WHERE d.event_id = f.event_id AND d.endpoint_id = f.endpoint_id AND d.behind AND d.state = 'pending'
-RETURNING d.event_id, n.type, n.body, d.burned, d.created_at, d.out_of_order, d.lease_token,
-          d.endpoint_id, e.org_id, e.url, e.secret_sealed, e.secret_key_id
+RETURNING d.event_id, n.type, n.body, d.burned, d.created_at, d.out_of_order, d.lease_token, d.endpoint_id,
+          d.replay_id IS NOT NULL AS low
 """
 
 
 async def release(connection: Connection, ended: Sequence[Job], *, lease: timedelta, lease_token: UUID) -> list[Job]:
-    """What waited for these to end, claimed. A statement after `record`, so that it sees what came before the lock."""
-    event_ids, endpoint_ids, _ = _names(ended)
+    """What waited for these to end, claimed. A statement after `record`, so that it sees what that has written."""
+    event_ids, endpoint_ids, _ = names(ended)
     rows = await connection.fetch(RELEASE, event_ids, endpoint_ids, lease, lease_token)
-    return [_job(row, lease_token) for row in rows if row["lease_token"] is not None]
+    return [job_of(row, lease_token) for row in rows if row["lease_token"] is not None]
 
 
-def _names(jobs: Sequence[Job]) -> tuple[list[UUID], list[UUID], list[UUID]]:
-    return [j.event_id for j in jobs], [j.endpoint.id for j in jobs], [j.lease_token for j in jobs]
+def names(jobs: Sequence[Job]) -> tuple[list[UUID], list[UUID], list[UUID]]:
+    """Event, endpoint and lease of each."""
+    return [j.event_id for j in jobs], [j.endpoint_id for j in jobs], [j.lease_token for j in jobs]
 
 
-def _endpoint(row: Row, endpoint_id: UUID) -> Endpoint:
-    return Endpoint(endpoint_id, row["org_id"], row["url"], row["secret_sealed"], row["secret_key_id"])
+def endpoint_of(row: Row) -> Endpoint:
+    """An endpoint from its row."""
+    return Endpoint(
+        row["id"],
+        row["org_id"],
+        row["url"],
+        row["secret_sealed"],
+        row["secret_key_id"],
+        row["old_secret_sealed"],
+        row["old_secret_key_id"],
+        row["old_secret_until"],
+        row["recovered_at"],
+    )
 
 
-def _job(row: Row, lease_token: UUID) -> Job:
+def job_of(row: Row, lease_token: UUID, *, probe: bool = False) -> Job:
+    """A claimed delivery from its row."""
     return Job(
         event_id=row["event_id"],
         type=row["type"],
         body=row["body"],
-        endpoint=_endpoint(row, row["endpoint_id"]),
+        endpoint_id=row["endpoint_id"],
         lease_token=lease_token,
         burned=row["burned"],
         created_at=row["created_at"],
         out_of_order=row["out_of_order"],
+        low=row["low"],
+        probe=probe,
     )

@@ -1,6 +1,7 @@
 """Internal HTTP: the api forwards customers' `/webhooks` here, so no secret is on Kafka and a DELETE is immediate."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, assert_never
 from uuid import UUID
 
@@ -8,17 +9,16 @@ from fastapi import APIRouter, FastAPI, Query
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from cualify_shared.clock import rfc3339
 from cualify_shared.database import Pool
-from cualify_shared.events.catalogue import public_names
 from cualify_shared.internal_http import Refused, internal_app
 from cualify_shared.operator_routes import json
-from cualify_webhook_dispatcher import endpoints, urls
+from cualify_webhook_dispatcher import endpoints, presence, urls
 from cualify_webhook_dispatcher.addresses import Network
+from cualify_webhook_dispatcher.delivery_routes import delivery_routes, known, presented
 from cualify_webhook_dispatcher.endpoints import Registered, TooMany
+from cualify_webhook_dispatcher.ping import ping
 from cualify_webhook_dispatcher.secrets import Secrets
-
-ALL = "*"
+from cualify_webhook_dispatcher.send import Sender
 
 
 class NewEndpoint(BaseModel):
@@ -28,19 +28,50 @@ class NewEndpoint(BaseModel):
     events: Annotated[list[str], Field(min_length=1, max_length=100)]
 
 
-def app(
-    *, pool: Pool, secrets: Secrets, allowed: Sequence[Network], internal_token: str, deleted: Callable[[UUID], None]
-) -> FastAPI:
-    """The routes under `/internal/orgs/{org_id}/endpoints`. `deleted` is told of each deletion, after its COMMIT."""
+class Change(BaseModel):
+    """What a customer changes of it; what is left out stays."""
+
+    url: Annotated[str, Field(min_length=1, max_length=10_000)] | None = None
+    events: Annotated[list[str], Field(min_length=1, max_length=100)] | None = None
+    active: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What the routes need of the rest."""
+
+    pool: Pool
+    secrets: Secrets
+    sender: Sender
+    allowed: Sequence[Network]
+    replica_id: UUID
+    changed: Callable[[], Awaitable[None]]
+    """Has this replica act on what endpoints are now, at once."""
+    deleted: Callable[[UUID], None]
+    """Told of each deletion, after its COMMIT."""
+    due: Callable[[], None]
+    """Told that something may be due."""
+    replaying: Callable[[], None]
+    """Told that a replay may go on."""
+    committed: Callable[[], None]
+
+
+def app(doors: Doors, *, internal_token: str) -> FastAPI:
+    """The routes under `/internal/orgs/{org_id}`."""
+    made = internal_app(internal_token=internal_token)
+    made.include_router(_endpoint_routes(doors))
+    made.include_router(delivery_routes(doors.pool, due=doors.due, replaying=doors.replaying))
+    return made
+
+
+def _endpoint_routes(doors: Doors) -> APIRouter:
+    pool, secrets, allowed = doors.pool, doors.secrets, doors.allowed
     routes = APIRouter(prefix="/internal/orgs/{org_id}/endpoints")
 
     @routes.post("")
     async def register(org_id: UUID, wanted: NewEndpoint) -> Response:
         events = known(wanted.events)
-        try:
-            await urls.check(wanted.url, allowed=allowed)
-        except urls.UrlRefused as refusal:
-            raise Refused(400, str(refusal), param="url") from None
+        await _checked(wanted.url, allowed=allowed)
         match await endpoints.register(pool, secrets, org_id=org_id, url=wanted.url, events=events):
             case Registered(shown, secret):
                 return json({"data": presented(shown), "secret": secret}, status=201)
@@ -59,30 +90,50 @@ def app(
         pagination = {"limit": limit, "offset": offset, "total": total, "has_more": offset + len(page) < total}
         return json({"data": [presented(one) for one in page], "pagination": pagination})
 
+    @routes.patch("/{endpoint_id}")
+    async def change(org_id: UUID, endpoint_id: UUID, wanted: Change) -> Response:
+        events = None if wanted.events is None else known(wanted.events)
+        if wanted.url is not None:
+            await _checked(wanted.url, allowed=allowed)
+        shown = await endpoints.change(
+            pool, org_id=org_id, endpoint_id=endpoint_id, url=wanted.url, events=events, active=wanted.active
+        )
+        if shown is None:
+            raise Refused(404, "no such webhook")
+        doors.committed()
+        await doors.changed()
+        await presence.until_all_know(pool, but=[doors.replica_id])
+        doors.due()
+        return json({"data": presented(shown)})
+
     @routes.delete("/{endpoint_id}")
     async def delete(org_id: UUID, endpoint_id: UUID) -> Response:
         if not await endpoints.delete(pool, org_id=org_id, endpoint_id=endpoint_id):
             raise Refused(404, "no such webhook")
-        deleted(endpoint_id)
+        doors.deleted(endpoint_id)
+        await presence.until_all_know(pool, but=[doors.replica_id])
         return json({"data": {"id": endpoint_id, "deleted": True}})
 
-    made = internal_app(internal_token=internal_token)
-    made.include_router(routes)
-    return made
+    @routes.post("/{endpoint_id}/rotate-secret")
+    async def rotate(org_id: UUID, endpoint_id: UUID) -> Response:
+        rotated = await endpoints.rotate(pool, secrets, org_id=org_id, endpoint_id=endpoint_id)
+        if rotated is None:
+            raise Refused(404, "no such webhook")
+        await doors.changed()
+        return json({"data": presented(rotated.shown), "secret": rotated.secret})
+
+    @routes.post("/{endpoint_id}/test")
+    async def test(org_id: UUID, endpoint_id: UUID) -> Response:
+        endpoint = await endpoints.one(pool, org_id=org_id, endpoint_id=endpoint_id)
+        if endpoint is None:
+            raise Refused(404, "no such webhook")
+        return json({"data": await ping(doors.sender, secrets, endpoint)})
+
+    return routes
 
 
-def known(events: Sequence[str]) -> list[str]:
-    """The names, each once. Raises Refused for one that is never told."""
-    names = public_names()
-    for name in events:
-        if name != ALL and name not in names:
-            raise Refused(400, f"events: {name[:100]!r} is not one of {', '.join(names)} or '*'", param="events")
-    return list(dict.fromkeys(events))
-
-
-def presented(row: dict[str, object]) -> dict[str, object]:
-    """A row as the API shows it: instants with Z."""
-    return {
-        name: rfc3339(value) if name.endswith("_at") and value is not None else value  # type: ignore[arg-type]
-        for name, value in row.items()
-    }
+async def _checked(url: str, *, allowed: Sequence[Network]) -> None:
+    try:
+        await urls.check(url, allowed=allowed)
+    except urls.UrlRefused as refusal:
+        raise Refused(400, str(refusal), param="url") from None

@@ -5,10 +5,14 @@ A sealed secret that is copied to another endpoint's row does not open. The key'
 
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
+from datetime import datetime
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from cualify_webhook_dispatcher.jobs import Endpoint
 
 _NONCE_BYTES = 12
 _REMEMBERED = 10_000
@@ -19,11 +23,17 @@ class CannotOpen(Exception):
 
 
 class Secrets:
-    """Seals and opens secrets with one key."""
+    """Seals secrets with one key; opens what is sealed under it or under an older one that is named too."""
 
-    def __init__(self, *, key: bytes, key_id: str) -> None:
-        self._cipher, self.key_id = AESGCM(key), key_id
+    def __init__(self, *, key: bytes, key_id: str, older: Mapping[str, bytes] | None = None) -> None:
+        self._ciphers = {name: AESGCM(one) for name, one in (older or {}).items()} | {key_id: AESGCM(key)}
+        self._cipher, self.key_id = self._ciphers[key_id], key_id
         self._opened: OrderedDict[tuple[UUID, bytes], str] = OrderedDict()
+
+    @property
+    def known_keys(self) -> list[str]:
+        """The names of the keys that secrets may be sealed under."""
+        return list(self._ciphers)
 
     def seal(self, secret: str, *, endpoint_id: UUID, org_id: UUID) -> bytes:
         """Nonce and ciphertext."""
@@ -35,17 +45,26 @@ class Secrets:
         known = self._opened.get((endpoint_id, sealed))
         if known is not None:
             return known
-        if key_id != self.key_id:
-            raise CannotOpen(
-                f"the secret of endpoint {endpoint_id} is sealed under key {key_id!r}, this is {self.key_id!r}"
-            )
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            names = ", ".join(map(repr, self._ciphers))
+            raise CannotOpen(f"the secret of endpoint {endpoint_id} is sealed under key {key_id!r}, known are {names}")
         try:
             aad = endpoint_id.bytes + org_id.bytes
-            secret = self._cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], aad).decode()
+            secret = cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], aad).decode()
         except InvalidTag:
             raise CannotOpen(f"the secret of endpoint {endpoint_id} does not open under key {key_id!r}") from None
         self._remember((endpoint_id, sealed), secret)
         return secret
+
+    def all_of(self, endpoint: Endpoint, *, at: datetime) -> list[str]:
+        """The secrets that sign for an endpoint now: its own, and the one before it for a day after a rotation."""
+        ids = {"endpoint_id": endpoint.id, "org_id": endpoint.org_id}
+        found = [self.open(endpoint.secret_sealed, key_id=endpoint.secret_key_id, **ids)]
+        until = endpoint.old_secret_until
+        if endpoint.old_secret_sealed and endpoint.old_secret_key_id and until and at < until:
+            found.append(self.open(endpoint.old_secret_sealed, key_id=endpoint.old_secret_key_id, **ids))
+        return found
 
     def _remember(self, name: tuple[UUID, bytes], secret: str) -> None:
         self._opened[name] = secret

@@ -7,12 +7,15 @@
 
 import asyncio
 import errno
+import selectors
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
 import certifi
 import pycurl  # type: ignore[import-untyped, unused-ignore]
@@ -23,9 +26,16 @@ from cualify_webhook_dispatcher.urls import may_be_plain
 
 MAX_ANSWER_BYTES = 16 * 1024
 _GRACE_SEC = 5.0
+_TICK_SEC = 1.0
 _IDLE_HANDLES = 256
 _IDLE_CONNECTIONS = 1024
 _HEADERS = ["Content-Type: application/json", "Accept: */*", "Accept-Encoding: identity", "Expect:"]
+_EVENTS = {
+    pycurl.POLL_IN: selectors.EVENT_READ,
+    pycurl.POLL_OUT: selectors.EVENT_WRITE,
+    pycurl.POLL_INOUT: selectors.EVENT_READ | selectors.EVENT_WRITE,
+}
+assert (selectors.EVENT_READ, selectors.EVENT_WRITE) == (pycurl.CSELECT_IN, pycurl.CSELECT_OUT)
 _INCOMPLETE_CHAIN = (20, 21)
 """OpenSSL's X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY and …_VERIFY_LEAF_SIGNATURE."""
 
@@ -49,77 +59,208 @@ class Failure:
     duration: timedelta
 
 
+Done: TypeAlias = Callable[[Answer | Failure], None]
+
+
 class Sender:
-    """Sends from one event loop. `aclose` ends whatever is under way."""
+    """Sends from one event loop, many at once. `aclose` ends whatever is under way.
 
-    def __init__(self, *, timeout_sec: float, allowed: Sequence[Network]) -> None:
-        self._timeout_ms, self._allowed = int(timeout_sec * 1000), tuple(allowed)
-        self._multi: Any = pycurl.AsyncCurlMulti()  # type: ignore[attr-defined, unused-ignore]
+    libcurl watches its sockets through one epoll (or kqueue) of their own, which is a single reader to the event loop:
+    a turn of the loop moves everything that can move. A tick a second looks whether something was missed.
+    """
+
+    def __init__(self, *, timeout_sec: float, allowed: Sequence[Network], resolve: Sequence[str] = ()) -> None:
+        self._timeout_ms, self._allowed, self._resolve = int(timeout_sec * 1000), tuple(allowed), tuple(resolve)
+        self._multi: Any = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, _IDLE_CONNECTIONS)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        self._selector = selectors.DefaultSelector()
         self._idle: list[_Handle] = []
+        self._busy: dict[Any, _Handle] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._tick: asyncio.TimerHandle | None = None
 
-    async def post(self, url: str, *, headers: Sequence[str], content: bytes) -> Answer | Failure:
-        """Sends once. Returns within the deadline, whatever the server does.
+    def start(self, url: str, *, headers: Sequence[str], content: bytes, done: Done) -> Callable[[], None]:
+        """Sends once. `done` is called within the deadline, whatever the server does; not before this returns.
 
         libcurl repeats the request by itself if a kept connection turns out dead; receivers dedupe on `webhook-id`.
+        Returns what aborts the request: then `done` is never called, and the connection is cut.
         """
-        handle = self._idle.pop() if self._idle else _Handle(self._timeout_ms, self._allowed)
-        began = monotonic()
+        loop = self._loop or self._begin()
+        handle = self._idle.pop() if self._idle else _Handle(self._timeout_ms, self._allowed, self._resolve)
         try:
-            handle.prepare(url, headers=headers, content=content)
-            async with asyncio.timeout(self._timeout_ms / 1000 + _GRACE_SEC):
-                await self._multi.perform(handle.curl)
-            code = int(pycurl.E_OK)
-        except pycurl.error as error:
-            code = int(error.args[0])
-        except TimeoutError:
-            # libcurl did not keep its own deadline. The multi lets go of the handle a tick later: it is not used again.
-            return Failure("timeout_headers", timedelta(seconds=monotonic() - began))
-        outcome = handle.outcome(code, timedelta(seconds=monotonic() - began))
-        if len(self._idle) < _IDLE_HANDLES:
-            self._idle.append(handle)
-        return outcome
+            handle.prepare(url, headers=headers, content=content, done=done)
+        except (pycurl.error, ValueError, UnicodeError):
+            loop.call_soon(done, Failure("bad_url", timedelta()))
+            return _nothing
+        self._busy[handle.curl] = handle
+        self._multi.add_handle(handle.curl)
+        if self._tick is None:
+            self._tick = loop.call_later(_TICK_SEC, self._on_tick)
+        return partial(self._abort, handle)
+
+    async def post(self, url: str, *, headers: Sequence[str], content: bytes) -> Answer | Failure:
+        """The same for one who waits."""
+        future: asyncio.Future[Answer | Failure] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Answer | Failure) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        abort = self.start(url, headers=headers, content=content, done=done)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            abort()
+            raise
 
     async def aclose(self) -> None:
         """Ends what is under way and closes the connections."""
-        await self._multi.aclose()
+        for handle in list(self._busy.values()):
+            self._abort(handle)
+        for timer in (self._timer, self._tick):
+            if timer is not None:
+                timer.cancel()
+        if self._loop is not None:
+            self._loop.remove_reader(_fileno(self._selector))
+            self._loop = None
         self._idle.clear()
+        self._multi.close()
+        self._selector.close()
+
+    def _begin(self) -> asyncio.AbstractEventLoop:
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(_fileno(self._selector), self._on_ready)
+        return self._loop
+
+    def _abort(self, handle: "_Handle") -> None:
+        if self._busy.pop(handle.curl, None) is None:
+            return
+        self._multi.remove_handle(handle.curl)
+        handle.curl.close()
+
+    def _watch(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
+        if what == pycurl.POLL_REMOVE:
+            with suppress(KeyError, ValueError):
+                self._selector.unregister(fd)
+            return
+        events = _EVENTS[what]
+        try:
+            self._selector.register(fd, events)
+        except KeyError:
+            self._selector.modify(fd, events)
+
+    def _set_timer(self, timeout_ms: int) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._loop is None or timeout_ms < 0:
+            return
+        if timeout_ms == 0:
+            self._timer = self._loop.call_soon(self._on_timer)
+        else:
+            self._timer = self._loop.call_later(timeout_ms / 1000, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._reap()
+
+    def _on_ready(self) -> None:
+        action = self._multi.socket_action
+        for key, events in self._selector.select(0):
+            action(key.fd, events)  # EVENT_READ and EVENT_WRITE are CSELECT_IN and CSELECT_OUT.
+        self._reap()
+
+    def _on_tick(self) -> None:
+        self._tick = None
+        if not self._busy or self._loop is None:
+            return
+        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._reap()
+        latest = monotonic() - self._timeout_ms / 1000 - _GRACE_SEC
+        for handle in [one for one in self._busy.values() if one.began < latest]:
+            # libcurl did not keep its own deadline.
+            self._abort(handle)
+            handle.done(Failure("timeout_headers", timedelta(seconds=monotonic() - handle.began)))
+        if self._busy:
+            self._tick = self._loop.call_later(_TICK_SEC, self._on_tick)
+
+    def _reap(self) -> None:
+        left = 1
+        while left:
+            left, good, bad = self._multi.info_read(1000)
+            for curl in good:
+                self._finish(curl, pycurl.E_OK)
+            for curl, code, _ in bad:
+                self._finish(curl, code)
+
+    def _finish(self, curl: Any, code: int) -> None:
+        handle = self._busy.pop(curl, None)
+        self._multi.remove_handle(curl)
+        if handle is None:
+            return
+        outcome = handle.outcome(code)
+        done = handle.done
+        if len(self._idle) < _IDLE_HANDLES:
+            self._idle.append(handle)
+        done(outcome)
+
+
+def _fileno(selector: Any) -> int:
+    number: int = selector.fileno()  # epoll and kqueue have one.
+    return number
+
+
+def _nothing(*_: Any) -> None:
+    """For a request that is not under way."""
 
 
 class _Handle:
     """A curl easy handle with our rules, used for one request after another, and what came back for the present one."""
 
-    def __init__(self, timeout_ms: int, allowed: tuple[Network, ...]) -> None:
+    def __init__(self, timeout_ms: int, allowed: tuple[Network, ...], resolve: tuple[str, ...]) -> None:
         self._allowed = allowed
-        self._body, self._size, self._blocked, self._headers_ended = list[bytes](), 0, False, False
-        self._retry_after: str | None = None
+        self._body, self._size, self._blocked = list[bytes](), 0, False
+        self._lines: list[bytes] = []
+        self._url = ""
+        self.began, self.done = 0.0, _nothing
         self.curl = _hardened(timeout_ms)
+        if resolve:
+            self.curl.setopt(pycurl.RESOLVE, list(resolve))
         self.curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
         self.curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
-        self.curl.setopt(pycurl.HEADERFUNCTION, self._on_header)
+        # A builtin: libcurl calls it for each line, and no Python runs.
+        self.curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
 
-    def prepare(self, url: str, *, headers: Sequence[str], content: bytes) -> None:
-        """Raises pycurl.error for a URL that can't be one."""
-        self._body, self._size, self._blocked, self._headers_ended = [], 0, False, False
-        self._retry_after = None
-        plain = pycurl.PROTO_HTTP if may_be_plain(url, allowed=self._allowed) else 0
-        self.curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTPS | plain)
-        self.curl.setopt(pycurl.URL, url)
+    def prepare(self, url: str, *, headers: Sequence[str], content: bytes, done: Done) -> None:
+        """Raises pycurl.error or ValueError for a URL that can't be one."""
+        if self._size:
+            self._body, self._size = [], 0
+        self._blocked = False
+        self._lines.clear()
+        if url != self._url:
+            plain = pycurl.PROTO_HTTP if may_be_plain(url, allowed=self._allowed) else 0
+            self.curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTPS | plain)
+            self.curl.setopt(pycurl.URL, url)
+            self._url = url
         self.curl.setopt(pycurl.HTTPHEADER, [*_HEADERS, *headers])
         self.curl.setopt(pycurl.POSTFIELDS, content)
+        self.began, self.done = monotonic(), done
 
-    def outcome(self, code: int, duration: timedelta) -> Answer | Failure:
+    def outcome(self, code: int) -> Answer | Failure:
         """What happened, from libcurl's code and what was seen on the way."""
+        duration = timedelta(seconds=monotonic() - self.began)
         cut_short = code == pycurl.E_WRITE_ERROR and self._size > MAX_ANSWER_BYTES
         if code != pycurl.E_OK and not cut_short:
             return Failure(self._failure_code(code), duration)
-        return Answer(
-            status=self.curl.getinfo(pycurl.RESPONSE_CODE),
-            body=b"".join(self._body)[:MAX_ANSWER_BYTES],
-            duration=duration,
-            retry_after=self._retry_after,
-            redirect_to=self.curl.getinfo(pycurl.REDIRECT_URL),
-        )
+        status = self.curl.getinfo(pycurl.RESPONSE_CODE)
+        body = b"".join(self._body)[:MAX_ANSWER_BYTES] if self._body else b""
+        if 200 <= status < 300:
+            return Answer(status, body, duration)
+        return Answer(status, body, duration, self._retry_after(), self.curl.getinfo(pycurl.REDIRECT_URL))
 
     def _open_socket(self, _purpose: int, address: Any) -> Any:
         if address.family not in (socket.AF_INET, socket.AF_INET6) or not is_allowed(
@@ -134,13 +275,18 @@ class _Handle:
         self._size += len(part)
         return None if self._size <= MAX_ANSWER_BYTES else 0
 
-    def _on_header(self, line: bytes) -> None:
-        if line[:5] == b"HTTP/":
-            self._headers_ended, self._retry_after = False, None
-        elif line in (b"\r\n", b"\n"):
-            self._headers_ended = True
-        elif line[:12].lower() == b"retry-after:":
-            self._retry_after = line[12:].decode("latin-1").strip()
+    def _retry_after(self) -> str | None:
+        found: str | None = None
+        for line in self._lines:
+            if line[:5] == b"HTTP/":
+                found = None
+            elif line[:12].lower() == b"retry-after:":
+                found = line[12:].decode("latin-1").strip()
+        return found
+
+    @property
+    def _headers_ended(self) -> bool:
+        return bool(self._lines) and self._lines[-1] in (b"\r\n", b"\n")
 
     def _failure_code(self, code: int) -> str:
         if self._blocked and code in (pycurl.E_COULDNT_CONNECT, pycurl.E_OPERATION_TIMEDOUT):

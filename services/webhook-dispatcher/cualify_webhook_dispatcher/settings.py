@@ -9,11 +9,14 @@ from cualify_webhook_dispatcher import addresses
 
 
 class DispatcherSettings(ServiceSettings):
-    """Names in upper case: SECRETS_KEY, SECRETS_KEY_ID, ALLOWED_NETWORKS, DELIVERY_TIMEOUT_SEC, MAX_IN_FLIGHT."""
+    """Names in upper case: SECRETS_KEY, OLDER_SECRETS_KEY, ALLOWED_NETWORKS, DELIVERY_TIMEOUT_SEC, MAX_IN_FLIGHT, …"""
 
     secrets_key: SecretStr
     """64 hex characters: the AES-256 key that endpoints' secrets are sealed under."""
     secrets_key_id: Annotated[str, Field(min_length=1, max_length=64)] = "1"
+    older_secrets_key: SecretStr | None = None
+    """The key before it, while secrets that are sealed under it are sealed again under the present one."""
+    older_secrets_key_id: Annotated[str, Field(min_length=1, max_length=64)] = "0"
 
     allowed_networks: str = ""
     """Networks, separated by commas, that may be delivered to although they are not public; http included."""
@@ -23,9 +26,11 @@ class DispatcherSettings(ServiceSettings):
     max_in_flight: Annotated[int, Field(ge=1, le=5000)] = 200
     """Requests under way at once, in this process."""
 
-    @field_validator("secrets_key")
+    @field_validator("secrets_key", "older_secrets_key")
     @classmethod
-    def _is_a_key(cls, value: SecretStr) -> SecretStr:
+    def _is_a_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
         try:
             right = len(bytes.fromhex(value.get_secret_value())) == 32
         except ValueError:
