@@ -30,6 +30,7 @@ from cualify_shared.events.call import (
     TranscriptTurn,
 )
 from cualify_shared.events.wallet import PlanActivated, WalletCredited, WalletDebited
+from cualify_shared.http_protocol import BoundedHttp
 from cualify_shared.ids import new_id
 
 ADMIN = {"Authorization": "Bearer admin-token"}
@@ -174,7 +175,18 @@ async def running(pool: Pool, **more: Any) -> AsyncIterator[World]:
     inside = workings(chosen, pool, committed=lambda: None)
     app = make_app(chosen, pool, inside)
     app.add_api_route("/crash", _crash)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off", ws="none"))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            port=0,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            http=BoundedHttp,
+        )
+    )
     serving = asyncio.create_task(server._serve())
     loops = [asyncio.ensure_future(loop.run(stop)) for loop in inside.loops(pool)]
     while not server.started:
