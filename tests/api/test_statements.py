@@ -10,11 +10,11 @@ from cualify_api.calls import queries as calls, tell, terms
 from cualify_api.keys import queries as keys
 from cualify_api.orgs import queries as orgs
 from cualify_api.wallet import queries as wallet
-from cualify_api.web import idempotency
+from cualify_api.web import idempotency, once, rate_limit
 from tests.api.world import World
 
 STARTS = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b")
-MODULES = (agents, calls, tell, terms, keys, orgs, wallet, idempotency)
+MODULES = (agents, calls, tell, terms, keys, orgs, wallet, idempotency, once, rate_limit)
 
 
 def statements(module: ModuleType) -> list[tuple[str, str]]:

@@ -1,54 +1,102 @@
 """The HTTP side: every route of `/api/v1` and `/admin/v1`, inside the door, inside the envelope."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from cualify_api.admin.routes import admin_routes
 from cualify_api.agents.routes import agent_routes
-from cualify_api.calls.place import Placing
-from cualify_api.calls.routes import call_routes
+from cualify_api.calls.acceptance import Waiting
+from cualify_api.calls.place import Placing, placing
+from cualify_api.calls.routes import call_routes, place_call
 from cualify_api.keys.routes import key_routes
 from cualify_api.orgs.routes import org_finder, org_routes
 from cualify_api.settings import ApiSettings
 from cualify_api.wallet.routes import wallet_routes
+from cualify_api.web import rate_limit
 from cualify_api.web.auth import Door, Keys
 from cualify_api.web.errors import Envelope, Problem, on_http_exception, on_problem
+from cualify_api.web.flood import Knocks
+from cualify_api.web.once import Once
+from cualify_api.web.rate_limit import RateLimit
 from cualify_api.web.upstream import Upstream, Upstreams
 from cualify_api.webhooks.routes import webhook_routes
 from cualify_shared.database import Pool
+from cualify_shared.health import Loop
 
 
-def make_app(settings: ApiSettings, pool: Pool, *, placing: Placing, keys: Keys, upstreams: Upstreams) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class Workings:
+    """What the routes share, and what has to run beside them."""
+
+    placing: Placing
+    limit: RateLimit
+    waiting: Waiting
+    keys: Keys
+    upstreams: Upstreams
+    committed: Callable[[], None]
+
+    def loops(self, pool: Pool) -> tuple[Loop, ...]:
+        """The loops that requests wait for or leave work to."""
+        return (
+            Loop("place", self.placing.run),
+            Loop("limit requests", self.limit.run),
+            Loop("forget requests", lambda stop: rate_limit.forget(pool, stop)),
+            Loop("look for acceptance", self.waiting.look),
+            Loop("note key use", self.keys.note_use),
+            Loop("upstreams", self.upstreams.run),
+        )
+
+
+def workings(settings: ApiSettings, pool: Pool, *, committed: Callable[[], None]) -> Workings:
+    """Builds them."""
+    return Workings(
+        placing=placing(pool, token_key=settings.callee_token_key.get_secret_value().encode(), committed=committed),
+        limit=rate_limit.rate_limit(pool),
+        waiting=Waiting(pool),
+        keys=Keys(pool, pepper=settings.key_pepper.get_secret_value()),
+        upstreams=Upstreams(token=settings.internal_token.get_secret_value()),
+        committed=committed,
+    )
+
+
+def make_app(settings: ApiSettings, pool: Pool, inside: Workings) -> FastAPI:
     """The app, without the routes that every service has."""
+    door = Middleware(
+        Door,
+        keys=inside.keys,
+        limit=inside.limit,
+        knocks=Knocks(per_minute=settings.unauthenticated_per_minute),
+        admin_token=settings.admin_token.get_secret_value(),
+        direct={("POST", "/api/v1/calls"): place_call(inside.placing, inside.limit, inside.waiting)},
+    )
     app = FastAPI(
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers={Problem: on_problem, HTTPException: on_http_exception},
-        middleware=[
-            Middleware(Envelope),
-            Middleware(Door, caller_of=keys.caller, admin_token=settings.admin_token.get_secret_value()),
-        ],
+        middleware=[Middleware(Envelope), door],
     )
-    for router in _routers(settings, pool, placing, keys, upstreams):
+    for router in _routers(settings, pool, inside):
         app.include_router(router)
     return app
 
 
-def _routers(
-    settings: ApiSettings, pool: Pool, placing: Placing, keys: Keys, upstreams: Upstreams
-) -> tuple[APIRouter, ...]:
-    services = _services(settings, upstreams)
+def _routers(settings: ApiSettings, pool: Pool, inside: Workings) -> tuple[APIRouter, ...]:
+    services = _services(settings, inside.upstreams)
     billing, org_of = services["billing"], org_finder(pool)
+    pepper = settings.key_pepper.get_secret_value()
     return (
-        call_routes(placing, pool),
-        webhook_routes(services["webhook-dispatcher"]),
+        call_routes(pool, committed=inside.committed),
+        webhook_routes(services["webhook-dispatcher"], Once(pool, pepper=pepper)),
         wallet_routes(pool, billing),
         agent_routes(pool, org_of),
         org_routes(pool, org_of, billing),
-        key_routes(pool, org_of, keys, pepper=settings.key_pepper.get_secret_value()),
+        key_routes(pool, org_of, inside.keys, pepper=pepper),
         admin_routes(pool, services),
     )
 

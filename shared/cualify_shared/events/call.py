@@ -62,6 +62,8 @@ class CallRequested(EventData):
     """What the org's plan allows at once; absent, the dialer's own default."""
     retry: Retry | None = None
     fallback_providers: Annotated[tuple[Fallback, ...], Field(max_length=3)] | None = None
+    test: bool = False
+    """Placed with a test key: it goes to the simulator, never to a provider that rings anybody. Rate and hold are 0."""
 
 
 class CallCancelRequested(EventData):

@@ -52,7 +52,7 @@ def _no_uuid() -> UUID:
     raise _refused("agent_id must be a UUID")
 
 
-def _instant(given: Any) -> datetime:
+def instant(given: Any) -> datetime:
     """RFC 3339 with its zone. A naive time could mean any of a day's hours, so it is refused."""
     if isinstance(given, str) and _INSTANT.fullmatch(given):
         try:
@@ -84,8 +84,8 @@ class Schedule(BaseModel):
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    earliest_at: Annotated[datetime, BeforeValidator(_instant)] | None = None
-    latest_at: Annotated[datetime, BeforeValidator(_instant)] | None = None
+    earliest_at: Annotated[datetime, BeforeValidator(instant)] | None = None
+    latest_at: Annotated[datetime, BeforeValidator(instant)] | None = None
 
 
 class PlaceCall(BaseModel):
