@@ -8,7 +8,10 @@ from cualify_api.admin.routes import admin_routes
 from cualify_api.agents.routes import agent_routes
 from cualify_api.calls.place import Placing
 from cualify_api.calls.routes import call_routes
+from cualify_api.contacts.routes import contact_routes
+from cualify_api.feed.routes import feed_routes
 from cualify_api.keys.routes import key_routes
+from cualify_api.limits.routes import limit_routes
 from cualify_api.orgs.routes import org_finder, org_routes
 from cualify_api.settings import ApiSettings
 from cualify_api.wallet.routes import wallet_routes
@@ -44,6 +47,9 @@ def _routers(
     billing, org_of = services["billing"], org_finder(pool)
     return (
         call_routes(placing, pool),
+        contact_routes(pool),
+        feed_routes(pool),
+        limit_routes(pool),
         webhook_routes(services["webhook-dispatcher"]),
         wallet_routes(pool, billing),
         agent_routes(pool, org_of),

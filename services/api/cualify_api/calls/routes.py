@@ -7,9 +7,9 @@ from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from cualify_api.calls import queries
-from cualify_api.calls.call import STATUSES
+from cualify_api.calls import listing, queries
 from cualify_api.calls.decide import Accepted, Replayed, Request, window
+from cualify_api.calls.filters import wanted_calls
 from cualify_api.calls.place import Placing
 from cualify_api.calls.schemas import PlaceCall
 from cualify_api.calls.view import accepted, detail, view
@@ -17,7 +17,7 @@ from cualify_api.web.auth import caller
 from cualify_api.web.body import checked, json_body
 from cualify_api.web.errors import Problem, json, request_id
 from cualify_api.web.idempotency import REPLAYED, fingerprint, idempotency_key
-from cualify_api.web.paging import page, wrong_parameter
+from cualify_api.web.paging import Cursor, keyset_page
 from cualify_shared.clock import now
 from cualify_shared.database import Pool
 from cualify_shared.ids import new_id
@@ -45,13 +45,18 @@ def call_routes(placing: Placing, pool: Pool) -> APIRouter:
 
     @router.get("/api/v1/calls")
     async def list_calls(http: HttpRequest) -> Response:
-        wanted, status = page(http), http.query_params.get("status")
-        if status is not None and status not in STATUSES:
-            raise wrong_parameter("status", f"status must be one of {', '.join(STATUSES)}")
-        calls, total = await queries.listed(
-            pool, caller(http).org_id, limit=wanted.limit, offset=wanted.offset, status=status
+        page, wanted = keyset_page(http), wanted_calls(http)
+        found = await listing.listed(
+            pool, caller(http).org_id, wanted, start=page.start, limit=page.limit, offset=page.offset
         )
-        return json(wanted.of([view(call) for call in calls], total=total))
+        content = page.of(
+            found.calls,
+            view,
+            total=found.total,
+            cursor=lambda last: Cursor(last.created_at, last.id),
+            total_is_exact=found.total_is_exact,
+        )
+        return json(content)
 
     @router.get("/api/v1/calls/{call_id}")
     async def get_call(http: HttpRequest, call_id: str) -> Response:
