@@ -10,9 +10,11 @@ from uuid import UUID
 
 import aiohttp
 import uvicorn
+from fastapi import FastAPI
 
 from cualify_api.app import make_app
 from cualify_api.calls.place import placing
+from cualify_api.calls.stream import Streams
 from cualify_api.calls.tell import TellLate
 from cualify_api.consume import reads
 from cualify_api.settings import ApiSettings
@@ -90,6 +92,7 @@ class World:
     http: aiohttp.ClientSession
     keys: Keys
     late: TellLate
+    app: FastAPI
     handlers: dict[str, Any] = field(default_factory=dict)
 
     async def ask(self, method: str, path: str, **more: Any) -> Answer:
@@ -176,7 +179,8 @@ async def running(pool: Pool, **more: Any) -> AsyncIterator[World]:
     keys = Keys(pool, pepper=chosen.key_pepper.get_secret_value())
     place = placing(pool, token_key=b"callee-token-key", committed=lambda: None)
     upstreams = Upstreams(token=chosen.internal_token.get_secret_value())
-    app = make_app(chosen, pool, placing=place, keys=keys, upstreams=upstreams)
+    streams = Streams(stop=stop, most_of_an_org=3, heartbeat_sec=0.5)
+    app = make_app(chosen, pool, placing=place, keys=keys, upstreams=upstreams, streams=streams)
     app.add_api_route("/crash", _crash)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off", ws="none"))
     serving = asyncio.create_task(server._serve())
@@ -191,6 +195,7 @@ async def running(pool: Pool, **more: Any) -> AsyncIterator[World]:
             http,
             keys,
             TellLate(pool, complete_within_sec=0.001, committed=lambda: None),
+            app,
             {read.topic.name: read.handler for read in reads()},
         )
     server.should_exit = True

@@ -8,6 +8,7 @@ from cualify_api.admin.routes import admin_routes
 from cualify_api.agents.routes import agent_routes
 from cualify_api.calls.place import Placing
 from cualify_api.calls.routes import call_routes
+from cualify_api.calls.stream import Streams, timeline_routes
 from cualify_api.contacts.routes import contact_routes
 from cualify_api.feed.routes import feed_routes
 from cualify_api.keys.routes import key_routes
@@ -22,7 +23,9 @@ from cualify_api.webhooks.routes import webhook_routes
 from cualify_shared.database import Pool
 
 
-def make_app(settings: ApiSettings, pool: Pool, *, placing: Placing, keys: Keys, upstreams: Upstreams) -> FastAPI:
+def make_app(
+    settings: ApiSettings, pool: Pool, *, placing: Placing, keys: Keys, upstreams: Upstreams, streams: Streams
+) -> FastAPI:
     """The app, without the routes that every service has."""
     app = FastAPI(
         openapi_url=None,
@@ -37,6 +40,7 @@ def make_app(settings: ApiSettings, pool: Pool, *, placing: Placing, keys: Keys,
     )
     for router in _routers(settings, pool, placing, keys, upstreams):
         app.include_router(router)
+    app.include_router(timeline_routes(pool, streams))
     return app
 
 

@@ -8,6 +8,7 @@ import structlog
 
 from cualify_api.app import make_app
 from cualify_api.calls.place import placing
+from cualify_api.calls.stream import Streams
 from cualify_api.calls.tell import TellLate
 from cualify_api.consume import reads
 from cualify_api.settings import ApiSettings
@@ -32,7 +33,7 @@ def parts(ctx: Context[ApiSettings]) -> Parts:
     upstreams = Upstreams(token=settings.internal_token.get_secret_value())
     late = TellLate(pool, complete_within_sec=settings.complete_within_sec, committed=ctx.committed)
     return Parts(
-        app=make_app(settings, pool, placing=place, keys=keys, upstreams=upstreams),
+        app=make_app(settings, pool, placing=place, keys=keys, upstreams=upstreams, streams=Streams(stop=ctx.stop)),
         reads=reads(),
         loops=(
             Loop("place", place.run),
