@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from cualify_shared.database import MigrationError, Pool, create_pool, migrate
 from cualify_shared.health import Health, Loop
+from cualify_shared.http_protocol import BoundedHttp
 from cualify_shared.logs import set_up_logs
 from cualify_shared.operator_routes import operator_routes
 from cualify_shared.outbox import Relay
@@ -177,7 +178,7 @@ def _server(settings: ServiceSettings, app: FastAPI) -> _Server:
             log_config=None,
             access_log=False,
             lifespan="off",
-            http="httptools",
+            http=BoundedHttp,
             ws="none",
             server_header=False,
             timeout_graceful_shutdown=int(settings.drain_sec),

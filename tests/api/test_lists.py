@@ -18,6 +18,13 @@ from tests.api.world import Org, World, debited, failed, life, running
 from tests.support.databases import Databases
 from tests.support.many_calls import seed_calls
 
+UNLIMITED = """
+INSERT INTO org_plans (
+    org_id, sequence, plan, rate_paise_per_sec, pulse_sec, rate_limit_per_minute, max_concurrent_calls
+)
+VALUES ($1, 1, 'scale', 10, 1, 1000000, 10)
+"""
+
 
 @dataclass(slots=True)
 class Seeded:
@@ -47,6 +54,7 @@ async def seeded(databases: Databases) -> AsyncIterator[Seeded]:
     orgs = await seed_calls(pool, 3000)
     async with running(pool) as world:
         key = (await world.admin("POST", f"/orgs/{orgs[0].org_id}/keys", {}))["key"]
+        await pool.execute(UNLIMITED, orgs[0].org_id)
         rows = await pool.fetch(
             "SELECT * FROM calls WHERE org_id = $1 ORDER BY created_at DESC, id DESC", orgs[0].org_id
         )

@@ -12,14 +12,11 @@ import aiohttp
 import uvicorn
 from fastapi import FastAPI
 
-from cualify_api.app import make_app
-from cualify_api.calls.place import placing
-from cualify_api.calls.stream import Streams
+from cualify_api.app import make_app, workings
 from cualify_api.calls.tell import TellLate
 from cualify_api.consume import reads
 from cualify_api.settings import ApiSettings
 from cualify_api.web.auth import Keys
-from cualify_api.web.upstream import Upstreams
 from cualify_shared.database import Pool
 from cualify_shared.events import Event, EventData, Terms
 from cualify_shared.events.call import (
@@ -34,6 +31,7 @@ from cualify_shared.events.call import (
     TranscriptTurn,
 )
 from cualify_shared.events.wallet import PlanActivated, WalletCredited, WalletDebited
+from cualify_shared.http_protocol import BoundedHttp
 from cualify_shared.ids import new_id
 
 ADMIN = {"Authorization": "Bearer admin-token"}
@@ -104,12 +102,13 @@ class World:
         assert answer.status < 300, answer
         return answer.body["data"]
 
-    async def org(self, *, granted_paise: int = 10_000_000, rate_paise_per_sec: int = 10) -> Org:
+    async def org(
+        self, *, granted_paise: int = 10_000_000, rate_paise_per_sec: int = 10, per_minute: int = 1_000_000
+    ) -> Org:
         """An org that can call."""
         made = await self.bare_org()
-        await self.feed(
-            "wallet.events", credited(made, granted_paise), plan(made, rate_paise_per_sec=rate_paise_per_sec)
-        )
+        terms = plan(made, rate_paise_per_sec=rate_paise_per_sec, per_minute=per_minute)
+        await self.feed("wallet.events", credited(made, granted_paise), terms)
         return made
 
     async def bare_org(self) -> Org:
@@ -176,15 +175,24 @@ class World:
 async def running(pool: Pool, **more: Any) -> AsyncIterator[World]:
     """The api on a free port."""
     chosen, stop = settings(**more), asyncio.Event()
-    keys = Keys(pool, pepper=chosen.key_pepper.get_secret_value())
-    place = placing(pool, token_key=b"callee-token-key", committed=lambda: None)
-    upstreams = Upstreams(token=chosen.internal_token.get_secret_value())
-    streams = Streams(stop=stop, most_of_an_org=3, heartbeat_sec=0.5)
-    app = make_app(chosen, pool, placing=place, keys=keys, upstreams=upstreams, streams=streams)
+    inside = workings(chosen, pool, committed=lambda: None, stop=stop)
+    inside.streams.most_of_an_org, inside.streams.heartbeat_sec = 3, 0.5
+    app = make_app(chosen, pool, inside)
     app.add_api_route("/crash", _crash)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off", ws="none"))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            port=0,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            http=BoundedHttp,
+        )
+    )
     serving = asyncio.create_task(server._serve())
-    loops = [asyncio.create_task(loop(stop)) for loop in (place.run, upstreams.run)]
+    loops = [asyncio.ensure_future(loop.run(stop)) for loop in inside.loops(pool)]
     while not server.started:
         await asyncio.sleep(0.002)
     port = server.servers[0].sockets[0].getsockname()[1]
@@ -193,10 +201,10 @@ async def running(pool: Pool, **more: Any) -> AsyncIterator[World]:
             pool,
             f"http://127.0.0.1:{port}",
             http,
-            keys,
+            inside.keys,
             TellLate(pool, complete_within_sec=0.001, committed=lambda: None),
             app,
-            {read.topic.name: read.handler for read in reads()},
+            {read.topic.name: read.handler for read in reads(inside.waiting)},
         )
     server.should_exit = True
     stop.set()
@@ -224,14 +232,14 @@ def credited(org: Org, amount_paise: int, *, transfer: str | None = None) -> Eve
     return event(org, data, sequence=org.events)
 
 
-def plan(org: Org, *, rate_paise_per_sec: int = 10, sequence: int | None = None) -> Event:
+def plan(org: Org, *, rate_paise_per_sec: int = 10, per_minute: int = 1_000_000, sequence: int | None = None) -> Event:
     org.events += 1
     data = PlanActivated(
         org_id=org.id,
         plan="growth",
         rate_paise_per_sec=rate_paise_per_sec,
         pulse_sec=1,
-        rate_limit_per_minute=120,
+        rate_limit_per_minute=per_minute,
         max_concurrent_calls=10,
         active_from=AT,
     )

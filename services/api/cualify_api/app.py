@@ -1,13 +1,18 @@
 """The HTTP side: every route of `/api/v1` and `/admin/v1`, inside the door, inside the envelope."""
 
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from cualify_api.admin.routes import admin_routes
 from cualify_api.agents.routes import agent_routes
-from cualify_api.calls.place import Placing
-from cualify_api.calls.routes import call_routes
+from cualify_api.calls.acceptance import Waiting
+from cualify_api.calls.place import Placing, placing
+from cualify_api.calls.routes import call_routes, place_call
 from cualify_api.calls.stream import Streams, timeline_routes
 from cualify_api.contacts.routes import contact_routes
 from cualify_api.feed.routes import feed_routes
@@ -16,49 +21,96 @@ from cualify_api.limits.routes import limit_routes
 from cualify_api.orgs.routes import org_finder, org_routes
 from cualify_api.settings import ApiSettings
 from cualify_api.wallet.routes import wallet_routes
+from cualify_api.web import rate_limit
 from cualify_api.web.auth import Door, Keys
 from cualify_api.web.errors import Envelope, Problem, on_http_exception, on_problem
+from cualify_api.web.flood import Knocks
+from cualify_api.web.once import Once
+from cualify_api.web.rate_limit import RateLimit
 from cualify_api.web.upstream import Upstream, Upstreams
 from cualify_api.webhooks.routes import webhook_routes
 from cualify_shared.database import Pool
+from cualify_shared.health import Loop
 
 
-def make_app(
-    settings: ApiSettings, pool: Pool, *, placing: Placing, keys: Keys, upstreams: Upstreams, streams: Streams
-) -> FastAPI:
+@dataclass(frozen=True, slots=True)
+class Workings:
+    """What the routes share, and what has to run beside them."""
+
+    placing: Placing
+    limit: RateLimit
+    waiting: Waiting
+    keys: Keys
+    upstreams: Upstreams
+    streams: Streams
+    committed: Callable[[], None]
+
+    def loops(self, pool: Pool) -> tuple[Loop, ...]:
+        """The loops that requests wait for or leave work to."""
+        return (
+            Loop("place", self.placing.run),
+            Loop("limit requests", self.limit.run),
+            Loop("forget requests", lambda stop: rate_limit.forget(pool, stop)),
+            Loop("look for acceptance", self.waiting.look),
+            Loop("note key use", self.keys.note_use),
+            Loop("upstreams", self.upstreams.run),
+        )
+
+
+def workings(
+    settings: ApiSettings, pool: Pool, *, committed: Callable[[], None], stop: asyncio.Event | None = None
+) -> Workings:
+    """Builds them."""
+    return Workings(
+        placing=placing(pool, token_key=settings.callee_token_key.get_secret_value().encode(), committed=committed),
+        limit=rate_limit.rate_limit(pool),
+        waiting=Waiting(pool),
+        keys=Keys(pool, pepper=settings.key_pepper.get_secret_value()),
+        upstreams=Upstreams(token=settings.internal_token.get_secret_value()),
+        streams=Streams(stop=stop or asyncio.Event()),
+        committed=committed,
+    )
+
+
+def make_app(settings: ApiSettings, pool: Pool, inside: Workings) -> FastAPI:
     """The app, without the routes that every service has."""
+    door = Middleware(
+        Door,
+        keys=inside.keys,
+        limit=inside.limit,
+        knocks=Knocks(per_minute=settings.unauthenticated_per_minute),
+        admin_token=settings.admin_token.get_secret_value(),
+        direct={("POST", "/api/v1/calls"): place_call(inside.placing, inside.limit, inside.waiting)},
+    )
     app = FastAPI(
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers={Problem: on_problem, HTTPException: on_http_exception},
-        middleware=[
-            Middleware(Envelope),
-            Middleware(Door, caller_of=keys.caller, admin_token=settings.admin_token.get_secret_value()),
-        ],
+        middleware=[Middleware(Envelope), door],
     )
-    for router in _routers(settings, pool, placing, keys, upstreams):
+    for router in _routers(settings, pool, inside):
         app.include_router(router)
-    app.include_router(timeline_routes(pool, streams))
     return app
 
 
-def _routers(
-    settings: ApiSettings, pool: Pool, placing: Placing, keys: Keys, upstreams: Upstreams
-) -> tuple[APIRouter, ...]:
-    services = _services(settings, upstreams)
+def _routers(settings: ApiSettings, pool: Pool, inside: Workings) -> tuple[APIRouter, ...]:
+    services = _services(settings, inside.upstreams)
     billing, org_of = services["billing"], org_finder(pool)
+    pepper = settings.key_pepper.get_secret_value()
+    once = Once(pool, pepper=pepper)
     return (
-        call_routes(placing, pool),
-        contact_routes(pool),
+        call_routes(pool, committed=inside.committed),
+        timeline_routes(pool, inside.streams),
+        contact_routes(pool, once),
         feed_routes(pool),
         limit_routes(pool),
-        webhook_routes(services["webhook-dispatcher"]),
+        webhook_routes(services["webhook-dispatcher"], once),
         wallet_routes(pool, billing),
         agent_routes(pool, org_of),
         org_routes(pool, org_of, billing),
-        key_routes(pool, org_of, keys, pepper=settings.key_pepper.get_secret_value()),
+        key_routes(pool, org_of, inside.keys, pepper=pepper),
         admin_routes(pool, services),
     )
 

@@ -106,19 +106,28 @@ def list_agents(org: Org) -> None:
 
 
 @keys.command("create")
-def create_key(org: Org, name: Annotated[str | None, typer.Option(help="What it is for.")] = None) -> None:
+def create_key(
+    org: Org,
+    name: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    test: Annotated[bool, typer.Option("--test", help="Its calls ring nobody and cost nothing.")] = False,
+    scope: Annotated[list[str] | None, typer.Option(help="calls:write and so on; all if not given.")] = None,
+    expires_at: Annotated[str | None, typer.Option(help="RFC 3339 with zone; never if not given.")] = None,
+) -> None:
     """Make an API key. It is shown now and never again."""
-    _show(_ask("POST", f"/orgs/{_part(org)}/keys", {"name": name} if name else {}))
+    asked = {"name": name, "mode": "test" if test else None, "scopes": scope or None, "expires_at": expires_at}
+    body = {field: value for field, value in asked.items() if value is not None}
+    _show(_ask("POST", f"/orgs/{_part(org)}/keys", body))
 
 
 @keys.command("list")
 def list_keys(org: Org) -> None:
     """The org's keys, masked."""
-    _show(_ask("GET", f"/orgs/{_part(org)}/keys"), "prefix", "name", "created_at", "last_used_at", "revoked_at")
+    columns = ("prefix", "name", "mode", "scopes", "created_at", "expires_at", "last_used_at", "revoked_at")
+    _show(_ask("GET", f"/orgs/{_part(org)}/keys"), *columns)
 
 
 @keys.command("revoke")
-def revoke_key(prefix: Annotated[str, typer.Argument(help="The 8 characters after cuk_live_.")]) -> None:
+def revoke_key(prefix: Annotated[str, typer.Argument(help="The 8 characters after cuk_live_ or cuk_test_.")]) -> None:
     """Void a key, for good."""
     _show(_ask("DELETE", f"/keys/{_part(prefix)}"))
 

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import Counter
 
 from cualify_api.calls import queries, terms, totals
+from cualify_api.calls.acceptance import Waiting
 from cualify_api.calls.call import Call, TimelineEntry
 from cualify_api.calls.fold import Fact, entry, fold
 from cualify_api.calls.tell import NOTIFIED, Notice, tell
@@ -61,10 +62,22 @@ class UnknownOrg(Exception):
     """An event about an org that does not exist here."""
 
 
-def reads() -> tuple[Read, ...]:
-    """The three topics that the api reads."""
+def reads(waiting: Waiting | None = None) -> tuple[Read, ...]:
+    """The three topics that the api reads. Who waits for a call to be accepted is woken after the COMMIT."""
+
+    async def on_life(connection: Connection, events: Sequence[Event]) -> AfterCommit | None:
+        changes = await _fold_in(connection, events)
+        await _write(connection, changes)
+
+        def committed() -> None:
+            _tell_of(changes)
+            if waiting is not None:
+                waiting.wake([after for _, after in changes.calls])
+
+        return committed
+
     return (
-        Read(CALL_EVENTS, LIFE, on_call_events),
+        Read(CALL_EVENTS, LIFE, on_life),
         Read(CALL_ARTIFACTS, ARTIFACTS, on_call_events),
         Read(WALLET_EVENTS, MONEY, on_wallet_events),
     )
@@ -80,7 +93,7 @@ class Changes:
 
 
 async def on_call_events(connection: Connection, events: Sequence[Event]) -> AfterCommit | None:
-    """`call.events` and `call.artifacts`: status, timeline, outcome, transcript, recording."""
+    """`call.artifacts`: transcript, recording. (`call.events` the same way: status, timeline, outcome.)"""
     changes = await _fold_in(connection, events)
     await _write(connection, changes)
     return lambda: _tell_of(changes)

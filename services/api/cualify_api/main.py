@@ -6,15 +6,11 @@ from typing import Final
 
 import structlog
 
-from cualify_api.app import make_app
-from cualify_api.calls.place import placing
-from cualify_api.calls.stream import Streams
+from cualify_api.app import make_app, workings
 from cualify_api.calls.tell import TellLate
 from cualify_api.consume import reads
 from cualify_api.settings import ApiSettings
 from cualify_api.web import idempotency
-from cualify_api.web.auth import Keys
-from cualify_api.web.upstream import Upstreams
 from cualify_shared.clock import now
 from cualify_shared.database import Pool, is_passing
 from cualify_shared.service import Context, Loop, Parts, Service
@@ -28,19 +24,15 @@ FORGET_EVERY_SEC: Final = 60.0
 def parts(ctx: Context[ApiSettings]) -> Parts:
     """Builds what runs."""
     settings, pool = ctx.settings, ctx.pool
-    place = placing(pool, token_key=settings.callee_token_key.get_secret_value().encode(), committed=ctx.committed)
-    keys = Keys(pool, pepper=settings.key_pepper.get_secret_value())
-    upstreams = Upstreams(token=settings.internal_token.get_secret_value())
+    inside = workings(settings, pool, committed=ctx.committed, stop=ctx.stop)
     late = TellLate(pool, complete_within_sec=settings.complete_within_sec, committed=ctx.committed)
     return Parts(
-        app=make_app(settings, pool, placing=place, keys=keys, upstreams=upstreams, streams=Streams(stop=ctx.stop)),
-        reads=reads(),
+        app=make_app(settings, pool, inside),
+        reads=reads(inside.waiting),
         loops=(
-            Loop("place", place.run),
+            *inside.loops(pool),
             Loop("tell late", late.run),
-            Loop("note key use", keys.note_use),
             Loop("forget idempotency keys", lambda stop: forget(pool, stop)),
-            Loop("upstreams", upstreams.run),
         ),
     )
 

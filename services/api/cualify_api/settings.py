@@ -23,3 +23,7 @@ class ApiSettings(ServiceSettings):
 
     complete_within_sec: Annotated[float, Field(gt=0)] = 60.0
     """How long the end of a call waits for its cost and its artifacts before it is told without them."""
+
+    unauthenticated_per_minute: Annotated[int, Field(ge=1)] = 60
+    """How many requests without a valid key are heard from one address. Behind a proxy, the proxy's address has to be
+    in FORWARDED_ALLOW_IPS, or all clients count as one."""

@@ -40,6 +40,8 @@ class CallRequested(EventData):
     earliest_at: Instant | None = None
     latest_at: Instant
     """Not dialed by then, the call ends `failed`, `expired`: a phone never rings late."""
+    test: bool = False
+    """Placed with a test key: it goes to the simulator, never to a provider that rings anybody. Rate and hold are 0."""
 
 
 class CallCancelRequested(EventData):

@@ -46,6 +46,9 @@ class Call:
     hold_paise: int
     provider: str
     provider_call_id: str
+    test: bool = False
+    """Placed with a test key: rings nobody, costs nothing."""
+    cancel_requested_at: datetime | None = None
     provider_execution_id: str | None = None
     attempt: int = 0
     started_at: datetime | None = None

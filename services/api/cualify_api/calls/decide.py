@@ -35,6 +35,8 @@ class Request:
     idempotency_key: str | None
     fingerprint: bytes | None
     """Of the body; made only where there is a key or an external_id to compare it under."""
+    test: bool = False
+    """It came with a test key."""
 
 
 @dataclass(slots=True)
@@ -57,6 +59,10 @@ class Plan:
     def is_active(self, at: datetime) -> bool:
         """Whether calls may be placed now."""
         return self.expired_at is None and (self.active_until is None or at < self.active_until)
+
+
+TRIAL: Final = Plan(rate_paise_per_sec=0, pulse_sec=1, active_until=None, expired_at=None)
+"""The terms of a test key's calls, whatever the org's plan: they cost nothing and hold nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +151,8 @@ def _decide_new(request: Request, world: World) -> Accepted | Problem:
     agent = world.agents.get((org_id, body.agent_id))
     if agent is None:
         return Problem("not_found", "there is no such agent in your org", param="agent_id")
-    plan, credit = world.plans.get(org_id), world.credits.get(org_id)
+    plan = TRIAL if request.test else world.plans.get(org_id)
+    credit = world.credits.get(org_id)
     if plan is None or credit is None or not plan.is_active(request.at):
         return Problem("forbidden", "No active plan", details={"reason": "No active plan"})
     if body.from_e164 is not None and (org_id, body.from_e164) not in world.own_numbers:
@@ -174,6 +181,7 @@ def _call(request: Request, agent: Agent, plan: Plan, *, from_e164: str | None) 
         external_id=body.external_id,
         key_prefix=request.key_prefix,
         request_id=request.request_id,
+        test=request.test,
         created_at=request.at,
         earliest_at=earliest_at,
         latest_at=latest_at,

@@ -1,80 +1,116 @@
 """Placing calls. What queued while the last batch was in flight is decided and written in one transaction.
 
-The orgs' credit is locked first, so whatever else is read is true until the COMMIT, on every replica: no wallet is held
-below zero, no key or external_id makes two calls.
+Before it the orgs' rate limit is asked, for the whole batch at once. In it the orgs' credit is locked first, so
+whatever else is read is true until the COMMIT, on every replica: no wallet is held below zero, no key or external_id
+makes two calls.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
-from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
 
 from cualify_api.calls import queries, terms
-from cualify_api.calls.call import Call, TimelineEntry
 from cualify_api.calls.decide import Accepted, Decision, Request, World, decide, without_repeats
 from cualify_api.web import idempotency
 from cualify_api.web.errors import Problem
+from cualify_api.web.rate_limit import Allowance, take
 from cualify_shared import faults, outbox
 from cualify_shared.batch import MicroBatch
 from cualify_shared.database import Connection, Pool
 from cualify_shared.events import Event, Terms
 from cualify_shared.events.call import CallRequested
-from cualify_shared.events.topics import CALL_REQUESTS
-from cualify_shared.signing import callee_token
+from cualify_shared.signing import CalleeTokens
 
 log = structlog.get_logger(__name__)
 
 ROUTE: Final = "POST /api/v1/calls"
-SOURCE: Final = CALL_REQUESTS.name
 DECIDED = Counter("cualify_call_requests_total", "Requests for calls, by what became of them.", ["outcome"])
-Placing: TypeAlias = MicroBatch[Request, Decision]
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request for a call on its way through a batch. Once allowed by the rate limit, it is not counted again."""
+
+    request: Request
+    allowance: Allowance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of it. No decision: the rate limit refused it."""
+
+    allowance: Allowance
+    decision: Decision | None
+
+
+Placing: TypeAlias = MicroBatch[Asked, Answered]
 
 
 def placing(pool: Pool, *, token_key: bytes, committed: Callable[[], None]) -> Placing:
     """The batch that every request for a call goes through."""
+    agents, tokens = terms.Agents(), CalleeTokens(token_key)
 
-    async def apply(requests: Sequence[Request]) -> list[Decision]:
-        async with pool.acquire() as connection, connection.transaction():
-            decisions = await place(connection, requests, token_key=token_key)
-        faults.point("api.place.committed")
-        committed()
+    async def apply(batch: Sequence[Asked]) -> list[Answered]:
+        async with pool.acquire() as connection:
+            allowances = await _allowances(connection, batch)
+            passed = [asked.request for asked, one in zip(batch, allowances, strict=True) if one.is_given]
+            decisions: list[Decision] = []
+            if passed:
+                async with connection.transaction():
+                    decisions = await place(connection, passed, agents=agents, tokens=tokens)
+                faults.point("api.place.committed")
+                committed()
         for decision in decisions:
             _tell_of(decision)
-        return decisions
+        following = iter(decisions)
+        return [Answered(one, next(following) if one.is_given else None) for one in allowances]
 
     return MicroBatch("place calls", apply)
 
 
-async def place(connection: Connection, requests: Sequence[Request], *, token_key: bytes) -> list[Decision]:
+async def _allowances(connection: Connection, batch: Sequence[Asked]) -> list[Allowance]:
+    new = [asked for asked in batch if asked.allowance is None]
+    if new:
+        taken = await take(connection, [asked.request.org_id for asked in new])
+        for asked, allowance in zip(new, taken, strict=True):
+            asked.allowance = allowance
+    return [asked.allowance for asked in batch if asked.allowance is not None]
+
+
+async def place(
+    connection: Connection, requests: Sequence[Request], *, agents: terms.Agents, tokens: CalleeTokens
+) -> list[Decision]:
     """Decides and writes a batch in the running transaction."""
-    world = await _world(connection, requests)
-    decisions, to_keep = decide(requests, world)
+    decisions, to_keep = decide(requests, await _world(connection, requests, agents))
     new = [
         (decision, request)
         for decision, request in zip(decisions, requests, strict=True)
         if isinstance(decision, Accepted)
     ]
     if new:
-        await _write(connection, new, token_key=token_key)
+        await queries.add(
+            connection, [decision.call for decision, _ in new], [request.fingerprint for _, request in new]
+        )
+        await outbox.put(connection, [_requested(decision, tokens) for decision, _ in new])
     if to_keep:
         await idempotency.keep(connection, ROUTE, to_keep, at=requests[0].at)
     return decisions
 
 
-async def _world(connection: Connection, requests: Sequence[Request]) -> World:
-    org_ids = without_repeats(request.org_id for request in requests)
-    credit = await terms.locked_credit(connection, org_ids)
-    default_numbers, own_numbers = await terms.numbers(
-        connection, org_ids, [(r.org_id, r.body.from_e164) for r in requests if r.body.from_e164 is not None]
-    )
+async def _world(connection: Connection, requests: Sequence[Request], agents: terms.Agents) -> World:
+    org_terms = await terms.locked_terms(connection, without_repeats(request.org_id for request in requests))
     return World(
-        credits=credit,
-        plans=await terms.plans(connection, org_ids),
-        agents=await terms.agents(connection, list({(r.org_id, r.body.agent_id) for r in requests})),
-        default_numbers=default_numbers,
-        own_numbers=own_numbers,
+        credits=org_terms.credits,
+        plans=org_terms.plans,
+        default_numbers=org_terms.default_numbers,
+        agents=await agents.of(connection, {(r.org_id, r.body.agent_id) for r in requests}),
+        own_numbers=await terms.own_numbers(
+            connection, [(r.org_id, r.body.from_e164) for r in requests if r.body.from_e164 is not None]
+        ),
         first_answers=await idempotency.first_answers(
             connection,
             ROUTE,
@@ -86,27 +122,17 @@ async def _world(connection: Connection, requests: Sequence[Request]) -> World:
     )
 
 
-async def _write(connection: Connection, new: Sequence[tuple[Accepted, Request]], *, token_key: bytes) -> None:
-    calls = [decision.call for decision, _ in new]
-    await terms.change_credit(connection, _holds(calls))
-    await queries.add(connection, calls, [request.fingerprint for _, request in new])
-    await queries.add_to_timeline(connection, [_first_entry(call) for call in calls])
-    await queries.count(connection, [(call.org_id, None, call.status) for call in calls])
-    await outbox.put(connection, [_requested(decision, token_key=token_key) for decision, _ in new])
+@lru_cache(maxsize=1000)
+def _terms(*, rate_paise_per_sec: int, pulse_sec: int, hold_paise: int, max_duration_sec: int) -> Terms:
+    return Terms(
+        rate_paise_per_sec=rate_paise_per_sec,
+        pulse_sec=pulse_sec,
+        hold_paise=hold_paise,
+        max_duration_sec=max_duration_sec,
+    )
 
 
-def _holds(calls: Sequence[Call]) -> dict[UUID, tuple[int, int]]:
-    held: dict[UUID, int] = {}
-    for call in calls:
-        held[call.org_id] = held.get(call.org_id, 0) + call.hold_paise
-    return {org_id: (0, paise) for org_id, paise in held.items()}
-
-
-def _first_entry(call: Call) -> TimelineEntry:
-    return TimelineEntry(call.id, call.org_id, SOURCE, 1, call.status, call.created_at, {})
-
-
-def _requested(decision: Accepted, *, token_key: bytes) -> Event:
+def _requested(decision: Accepted, tokens: CalleeTokens) -> Event:
     call = decision.call
     return Event(
         data=CallRequested(
@@ -115,12 +141,12 @@ def _requested(decision: Accepted, *, token_key: bytes) -> Event:
             agent_id=call.agent_id,
             to_e164=call.to_e164,
             from_e164=call.from_e164,
-            callee_token=callee_token(platform_key=token_key, org_id=call.org_id, e164=call.to_e164),
+            callee_token=tokens.of(org_id=call.org_id, e164=call.to_e164),
             language=call.language,
             provider=call.provider,
             provider_agent_id=decision.agent.provider_agent_id,
             provider_call_id=call.provider_call_id,
-            terms=Terms(
+            terms=_terms(
                 rate_paise_per_sec=call.rate_paise_per_sec,
                 pulse_sec=call.pulse_sec,
                 hold_paise=call.hold_paise,
@@ -129,6 +155,7 @@ def _requested(decision: Accepted, *, token_key: bytes) -> Event:
             requested_at=call.created_at,
             earliest_at=call.earliest_at,
             latest_at=call.latest_at,
+            test=call.test,
         ),
         org_id=call.org_id,
         key=call.id,
@@ -151,6 +178,7 @@ def _tell_of(decision: Decision) -> None:
                 request_id=call.request_id,
                 status=call.status,
                 hold_paise=call.hold_paise,
+                test=call.test,
             )
         case Problem(code=code):
             DECIDED.labels(code).inc()

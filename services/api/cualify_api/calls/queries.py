@@ -9,14 +9,18 @@ from uuid import UUID
 import orjson
 
 from cualify_api.calls.call import Call, TimelineEntry
-from cualify_shared.database import Connection, Row
+from cualify_shared.database import Connection, Pool, Row
+from cualify_shared.events.topics import CALL_REQUESTS
+
+SOURCE: Final = CALL_REQUESTS.name
+"""Of what the api itself says of a call, in the timeline and on Kafka: 1 is that it was placed, 2 a cancellation."""
 
 COLUMNS: Final = """
     id, org_id, agent_id, status, from_e164, to_e164, language, metadata, external_id, key_prefix, request_id,
     created_at, earliest_at, latest_at, rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise, provider,
     provider_call_id, provider_execution_id, attempt, started_at, ended_at, duration_sec, ended_by, ended_reason,
     answered_by, llm_extracted_intent, llm_sentiment, llm_outcome, transcript_due, has_transcript, recording_due,
-    recording_url, debited_paise, terminal_at, end_told, customer_sequence
+    recording_url, debited_paise, terminal_at, end_told, customer_sequence, test, cancel_requested_at
 """
 _COLUMNS = COLUMNS
 
@@ -35,6 +39,36 @@ async def get_for_operator(connection: Connection, call_id: UUID) -> Call | None
     return _maybe_call(await connection.fetchrow(GET_FOR_OPERATOR, call_id))
 
 
+READ = "SELECT" + _COLUMNS + "FROM calls WHERE id = ANY($1::uuid[])"
+
+
+async def read(pool: Pool, ids: Sequence[UUID]) -> list[Call]:
+    """These calls, as far as they exist."""
+    return [call_of(row) for row in await pool.fetch(READ, ids)]
+
+
+LOCK_ONE = "SELECT" + _COLUMNS + "FROM calls WHERE org_id = $1 AND id = $2 FOR UPDATE"
+
+
+async def locked_one(connection: Connection, org_id: UUID, call_id: UUID) -> Call | None:
+    """An org's call, locked until the transaction ends; None also where it is another org's."""
+    return _maybe_call(await connection.fetchrow(LOCK_ONE, org_id, call_id))
+
+
+CANCEL = """
+UPDATE calls
+SET cancel_requested_at = $3, requests_sequence = requests_sequence + 1
+WHERE org_id = $1 AND id = $2
+RETURNING requests_sequence
+"""
+
+
+async def cancel(connection: Connection, org_id: UUID, call_id: UUID, *, at: datetime) -> int:
+    """Notes the wish on a call that this transaction has locked; the sequence of what is said of it."""
+    sequence: int = await connection.fetchval(CANCEL, org_id, call_id, at)
+    return sequence
+
+
 TRANSCRIPT = """
 SELECT transcript
 FROM call_transcripts
@@ -51,7 +85,7 @@ TIMELINE = """
 SELECT call_id, org_id, source, sequence, type, at, data
 FROM call_events
 WHERE org_id = $1 AND call_id = $2
-ORDER BY source <> 'call.requests', at, sequence
+ORDER BY NOT (source = 'call.requests' AND sequence = 1), at, sequence
 LIMIT 1000
 """
 
@@ -88,22 +122,50 @@ async def locked_untold(connection: Connection, *, over_since: datetime, limit: 
 
 
 ADD = """
+WITH new AS (
+    SELECT *
+    FROM unnest(
+        $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $9::text[],
+        $10::bytea[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
+        $16::integer[], $17::integer[], $18::integer[], $19::bigint[], $20::text[], $21::text[], $22::boolean[]
+    ) AS n (
+        id, org_id, agent_id, status, from_e164, to_e164, language, metadata, external_id,
+        fingerprint, key_prefix, request_id, created_at, earliest_at, latest_at,
+        rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise, provider, provider_call_id, test
+    )
+), held AS (
+    UPDATE org_credit AS c
+    SET held = c.held + h.paise
+    FROM (SELECT org_id, sum(hold_paise)::bigint AS paise FROM new GROUP BY org_id) AS h
+    WHERE c.org_id = h.org_id AND h.paise > 0
+), told AS (
+    INSERT INTO call_events (call_id, source, sequence, org_id, type, at, data)
+    SELECT id, $23::text, 1, org_id, status, created_at, '{}'
+    FROM new
+), counted AS (
+    INSERT INTO call_counts (org_id, status, calls)
+    SELECT org_id, status, count(*)
+    FROM new
+    GROUP BY org_id, status
+    ORDER BY org_id, status
+    ON CONFLICT (org_id, status) DO UPDATE SET calls = call_counts.calls + excluded.calls
+)
 INSERT INTO calls (
     id, org_id, agent_id, status, from_e164, to_e164, language, metadata, external_id, fingerprint, key_prefix,
     request_id, created_at, earliest_at, latest_at, rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise,
-    provider, provider_call_id
+    provider, provider_call_id, test
 )
 SELECT *
-FROM unnest(
-    $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $9::text[],
-    $10::bytea[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::integer[],
-    $17::integer[], $18::integer[], $19::bigint[], $20::text[], $21::text[]
-)
+FROM new
 """
 
 
 async def add(connection: Connection, calls: Sequence[Call], fingerprints: Sequence[bytes | None]) -> None:
-    """Inserts accepted calls."""
+    """Inserts accepted calls: their holds, first lines of the timeline, and counts in the same statement.
+
+    The orgs' credit is locked already. Calls, credit and counts are touched in the order in which all lock them, as
+    nobody else can know the new calls.
+    """
     await connection.execute(
         ADD,
         [call.id for call in calls],
@@ -127,6 +189,8 @@ async def add(connection: Connection, calls: Sequence[Call], fingerprints: Seque
         [call.hold_paise for call in calls],
         [call.provider for call in calls],
         [call.provider_call_id for call in calls],
+        [call.test for call in calls],
+        SOURCE,
     )
 
 

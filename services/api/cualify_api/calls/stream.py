@@ -71,14 +71,14 @@ class Streams:
         longest_sec: float = LONGEST_SEC,
     ) -> None:
         self.stop, self.heartbeat_sec, self.longest_sec = stop, heartbeat_sec, longest_sec
-        self._most, self._most_of_an_org = most, most_of_an_org
+        self.most, self.most_of_an_org = most, most_of_an_org
         self._open: Counter[UUID] = Counter()
 
     @contextmanager
     def one_more(self, org_id: UUID) -> Iterator[None]:
         """Room for a stream while it lasts. Raises Problem where there is none."""
-        if self._open[org_id] >= self._most_of_an_org or self._open.total() >= self._most:
-            message = f"too many streams are open; an org has at most {self._most_of_an_org} at once"
+        if self._open[org_id] >= self.most_of_an_org or self._open.total() >= self.most:
+            message = f"too many streams are open; an org has at most {self.most_of_an_org} at once"
             raise Problem("too_many_requests", message, headers={"Retry-After": "5"})
         self._open[org_id] += 1
         try:

@@ -34,7 +34,9 @@ def view(call: Call) -> dict[str, Any]:
         "provider_execution_id": call.provider_execution_id,
         "external_id": call.external_id,
         "metadata": call.metadata,
+        "test": call.test,
         "schedule": {"earliest_at": _instant(call.earliest_at), "latest_at": _instant(call.latest_at)},
+        "cancel_requested_at": _instant(call.cancel_requested_at),
         "started_at": _instant(call.started_at),
         "ended_at": _instant(call.ended_at),
         "created_at": _instant(call.created_at),
@@ -66,6 +68,7 @@ def accepted(call: Call) -> dict[str, Any]:
         "provider_call_id": call.provider_call_id,
         "external_id": call.external_id,
         "metadata": call.metadata,
+        "test": call.test,
         "schedule": {"earliest_at": _instant(call.earliest_at), "latest_at": _instant(call.latest_at)},
         "created_at": _instant(call.created_at),
     }

@@ -88,10 +88,21 @@ RETURNING consent_capture
 """
 
 
-async def remove(connection: Connection, org_id: UUID, contact_id: UUID) -> bool:
-    """Whether there was such a contact; its total is lowered with it."""
+REMOVE_ANSWERS = """
+DELETE FROM idempotency_keys
+WHERE org_id = $1 AND route = $2 AND status IS NOT NULL
+"""
+
+
+async def remove(connection: Connection, org_id: UUID, contact_id: UUID, *, route: str) -> bool:
+    """Whether there was such a contact; its total is lowered with it.
+
+    Answers kept for idempotency keys of `route` may show the contact and can't be told apart, so all of the org's go.
+    An upsert asked again under such a key is done again, which makes no difference.
+    """
     row = await connection.fetchrow(REMOVE, org_id, contact_id)
     if row is not None:
+        await connection.execute(REMOVE_ANSWERS, org_id, route)
         await count(connection, org_id, left=[row["consent_capture"]], entered=[])
     return row is not None
 

@@ -1,7 +1,7 @@
 """`/api/v1/contacts`: upsert, list, see and erase contacts."""
 
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -17,23 +17,30 @@ from cualify_api.web.auth import caller
 from cualify_api.web.body import checked, json_body
 from cualify_api.web.errors import Problem, json, request_id
 from cualify_api.web.filters import e164_number, instant, one_of
+from cualify_api.web.once import Once
 from cualify_api.web.paging import Cursor, keyset_page
 from cualify_shared.clock import rfc3339
 from cualify_shared.database import Pool
 
+ROUTE: Final = "POST /api/v1/contacts"
 BEGINNING: Final = datetime(1, 1, 2, tzinfo=UTC)
 
 
-def contact_routes(pool: Pool) -> APIRouter:
+def contact_routes(pool: Pool, once: Once) -> APIRouter:
     """The routes of contacts."""
     router = APIRouter()
 
     @router.post("/api/v1/contacts")
     async def upsert_contact(request: Request) -> Response:
-        body = checked(UpsertContact, await json_body(request))
-        async with pool.acquire() as connection, connection.transaction():
-            contact = await upsert(connection, caller(request), body.given(), request_id=request_id(request))
-        return json({"data": view(contact)})
+        content = await json_body(request)
+        given = checked(UpsertContact, content).given()
+
+        async def ask() -> tuple[int, dict[str, Any]]:
+            async with pool.acquire() as connection, connection.transaction():
+                contact = await upsert(connection, caller(request), given, request_id=request_id(request))
+            return 200, {"data": view(contact)}
+
+        return await once.answer(request, ROUTE, content, ask)
 
     @router.get("/api/v1/contacts")
     async def list_contacts(request: Request) -> Response:
@@ -61,7 +68,7 @@ def contact_routes(pool: Pool) -> APIRouter:
     async def erase_contact(request: Request, contact_id: str) -> Response:
         named = as_id(contact_id, "contact")
         async with pool.acquire() as connection, connection.transaction():
-            if not await queries.remove(connection, caller(request).org_id, named):
+            if not await queries.remove(connection, caller(request).org_id, named, route=ROUTE):
                 raise _no_such_contact()
         return json({"data": {"id": str(named), "deleted": True}})
 

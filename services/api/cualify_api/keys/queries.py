@@ -1,11 +1,11 @@
 """API keys in the database."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from cualify_shared.database import Connection, Pool, Row
+from cualify_shared.database import Pool, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +17,13 @@ class StoredKey:
     key_hash: bytes
     expires_at: datetime | None
     revoked_at: datetime | None
+    test: bool
+    scopes: frozenset[str] | None
+    """None: all."""
 
 
 FIND = """
-SELECT prefix, org_id, key_hash, expires_at, revoked_at
+SELECT prefix, org_id, key_hash, expires_at, revoked_at, test, scopes
 FROM api_keys
 WHERE prefix = $1
 """
@@ -29,24 +32,36 @@ WHERE prefix = $1
 async def find(pool: Pool, prefix: str) -> StoredKey | None:
     """A key by its public part, revoked or not."""
     row = await pool.fetchrow(FIND, prefix)
-    return None if row is None else StoredKey(**row)
+    if row is None:
+        return None
+    scopes = None if row["scopes"] is None else frozenset(row["scopes"])
+    return StoredKey(**(dict(row) | {"scopes": scopes}))
 
 
 ADD = """
-INSERT INTO api_keys (prefix, org_id, name, key_hash, created_at)
-VALUES ($1, $2, $3, $4, $5)
+INSERT INTO api_keys (prefix, org_id, name, key_hash, created_at, expires_at, scopes, test)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 """
 
 
 async def add(
-    connection: Connection, *, org_id: UUID, prefix: str, name: str | None, key_hash: bytes, at: datetime
+    pool: Pool,
+    *,
+    org_id: UUID,
+    prefix: str,
+    name: str | None,
+    key_hash: bytes,
+    at: datetime,
+    expires_at: datetime | None,
+    scopes: Sequence[str] | None,
+    test: bool,
 ) -> None:
     """Stores a new key."""
-    await connection.execute(ADD, prefix, org_id, name, key_hash, at)
+    await pool.execute(ADD, prefix, org_id, name, key_hash, at, expires_at, scopes, test)
 
 
 LIST = """
-SELECT prefix, name, created_at, expires_at, revoked_at, last_used_at
+SELECT prefix, name, test, scopes, created_at, expires_at, revoked_at, last_used_at
 FROM api_keys
 WHERE org_id = $1
 ORDER BY created_at, prefix

@@ -9,7 +9,7 @@ from typing import Final
 from cualify_shared.signing import keyed_hash
 
 _ALPHABET: Final = string.ascii_letters + string.digits
-_KEY: Final = re.compile(r"cuk_live_([A-Za-z0-9]{8})_[A-Za-z0-9]{32}")
+_KEY: Final = re.compile(r"cuk_(?:live|test)_([A-Za-z0-9]{8})_[A-Za-z0-9]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,10 @@ class NewKey:
     key: str
 
 
-def make_key() -> NewKey:
-    """A fresh key: 8 characters to look it up by, 32 characters (190 bits) of secret."""
+def make_key(*, test: bool = False) -> NewKey:
+    """A fresh key: 8 characters to look it up by, 32 characters (190 bits) of secret. A test key says so itself."""
     prefix, secret = _characters(8), _characters(32)
-    return NewKey(prefix=prefix, key=f"cuk_live_{prefix}_{secret}")
+    return NewKey(prefix=prefix, key=f"{_kind(test)}_{prefix}_{secret}")
 
 
 def prefix_of(key: str) -> str | None:
@@ -37,9 +37,13 @@ def hash_of(key: str, *, pepper: str) -> bytes:
     return keyed_hash(key=pepper.encode(), text=key)
 
 
-def masked(prefix: str) -> str:
+def masked(prefix: str, *, test: bool) -> str:
     """How a key is shown after its creation."""
-    return f"cuk_live_{prefix}_…"
+    return f"{_kind(test)}_{prefix}_…"
+
+
+def _kind(test: bool) -> str:
+    return "cuk_test" if test else "cuk_live"
 
 
 def _characters(count: int) -> str:

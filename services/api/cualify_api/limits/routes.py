@@ -11,11 +11,10 @@ from cualify_api.limits import queries
 from cualify_api.web.auth import caller
 from cualify_api.web.body import LIMIT_BYTES
 from cualify_api.web.errors import json
+from cualify_api.web.rate_limit import QUOTA, WINDOW_SEC
 from cualify_shared.clock import now, rfc3339
 from cualify_shared.database import Pool, Row
 
-WINDOW_SEC: Final = 60
-WITHOUT_A_PLAN_PER_MINUTE: Final = 120
 WEBHOOKS: Final = 20
 LONGEST_CALL_SEC: Final = 3600
 
@@ -39,7 +38,8 @@ def _view(row: Row) -> dict[str, Any]:
         if row["plan"] is None
         else {"name": row["plan"], "active": active, "active_until": None if until is None else rfc3339(until)},
         "rate": {
-            "requests": row["rate_limit_per_minute"] or WITHOUT_A_PLAN_PER_MINUTE,
+            "requests": row["rate_limit_per_minute"] or QUOTA,
+            "used": row["requests_used"] or 0,
             "window_sec": WINDOW_SEC,
         },
         "concurrent_calls": {

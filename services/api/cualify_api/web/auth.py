@@ -1,26 +1,31 @@
 """Who is asking. An API key opens `/api/v1` for one org; the operators' token opens `/admin/v1`.
 
 A key that was revoked is refused at once in the process where that was done, and within `FRESH_SEC` in every other:
-what is remembered of a key is never older than that, and without the database nothing is remembered longer.
+what is remembered of a key is never older than that, and without the database nothing is remembered longer. Behind the
+door the order is: who asks (401), how often (429), whether the key may (403); then the route.
 """
 
 import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeAlias
 from uuid import UUID
 
 import structlog
+from prometheus_client import Counter
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cualify_api.keys import queries
 from cualify_api.keys.queries import StoredKey
 from cualify_api.keys.secret import hash_of, prefix_of
-from cualify_api.web.errors import Problem
+from cualify_api.web import scopes
+from cualify_api.web.errors import Problem, add_headers
+from cualify_api.web.flood import Knocks
+from cualify_api.web.rate_limit import RateLimit
 from cualify_shared.clock import now
 from cualify_shared.database import Pool, is_passing
 from cualify_shared.signing import same_secret
@@ -33,6 +38,10 @@ REMEMBERED: Final = 10_000
 NOTE_USE_EVERY_SEC: Final = 30.0
 CUSTOMERS: Final = "/api/v1"
 OPERATORS: Final = "/admin/v1"
+TURNED_AWAY: Final = Counter("cualify_unauthorized_total", "Requests without a valid key or token.", ["answer"])
+
+Handler: TypeAlias = Callable[[Scope, Receive, Send, "Caller"], Awaitable[None]]
+"""A route that is met right behind the door; it asks for its own rate limit and scope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +50,27 @@ class Caller:
 
     org_id: UUID
     key_prefix: str
+    test: bool = False
+    """Its calls ring nobody and cost nothing."""
+    scopes: frozenset[str] | None = None
+    """None: all."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     key: StoredKey | None
+    caller: Caller | None
     read_at: float
 
 
 class Keys:
     """Tells a caller by the key. Remembers for ten seconds; unknown prefixes apart, lest they push out good ones."""
 
-    def __init__(self, pool: Pool, *, pepper: str) -> None:
-        self._pool, self._pepper = pool, pepper
+    def __init__(self, pool: Pool, *, pepper: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._pool, self._pepper, self.clock = pool, pepper, clock
         self._known: dict[str, _Known] = {}
         self._unknown: dict[str, _Known] = {}
-        self._lookups: dict[str, asyncio.Task[StoredKey | None]] = {}
+        self._lookups: dict[str, asyncio.Task[_Known]] = {}
         self._used: dict[str, datetime] = {}
 
     async def caller(self, key: str) -> Caller | None:
@@ -64,13 +78,13 @@ class Keys:
         prefix = prefix_of(key)
         if prefix is None:
             return None
-        stored = await self._stored(prefix)
-        right = hmac.compare_digest(hash_of(key, pepper=self._pepper), stored.key_hash if stored else b"\0" * 32)
-        at = now()
-        if stored is None or not right or stored.revoked_at or (stored.expires_at and stored.expires_at <= at):
-            return None
-        self._used[prefix] = at
-        return Caller(stored.org_id, prefix)
+        return self._checked(key, self._fresh(prefix) or await self._looked_up(prefix))
+
+    def remembered(self, key: str) -> Caller | None:
+        """The same without asking the database: None also where it would have to be asked."""
+        prefix = prefix_of(key)
+        known = None if prefix is None else self._fresh(prefix)
+        return None if known is None else self._checked(key, known)
 
     def forget(self, prefix: str) -> None:
         """Has the next request look the key up afresh: it was made or revoked here."""
@@ -82,34 +96,50 @@ class Keys:
         """The loop that keeps `last_used_at`, all keys in one statement."""
         while True:
             last = await until_set(stop, NOTE_USE_EVERY_SEC)
-            used, self._used = self._used, {}
-            try:
-                if used:
-                    await queries.note_use(self._pool, used)
-            except Exception as error:
-                if not is_passing(error):
-                    raise
-                log.warning("key_use_not_noted", keys=len(used), error=repr(error))
+            await self.note_use_once()
             if last:
                 return
 
-    async def _stored(self, prefix: str) -> StoredKey | None:
+    async def note_use_once(self) -> None:
+        """Writes down which keys were used since the last time."""
+        used, self._used = self._used, {}
+        try:
+            if used:
+                await queries.note_use(self._pool, used)
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            self._used = used | self._used
+            log.warning("key_use_not_noted", keys=len(used), error=repr(error))
+
+    def _checked(self, key: str, known: _Known) -> Caller | None:
+        stored, at = known.key, now()
+        right = hmac.compare_digest(hash_of(key, pepper=self._pepper), stored.key_hash if stored else b"\0" * 32)
+        if stored is None or not right or stored.revoked_at or (stored.expires_at and stored.expires_at <= at):
+            return None
+        self._used[stored.prefix] = at
+        return known.caller
+
+    def _fresh(self, prefix: str) -> _Known | None:
         known = self._known.get(prefix) or self._unknown.get(prefix)
-        if known is not None and time.monotonic() - known.read_at < FRESH_SEC:
-            return known.key
+        return known if known is not None and self.clock() - known.read_at < FRESH_SEC else None
+
+    async def _looked_up(self, prefix: str) -> _Known:
         lookup = self._lookups.get(prefix)
         if lookup is None:
             lookup = self._lookups[prefix] = asyncio.create_task(self._look_up(prefix))
         return await asyncio.shield(lookup)
 
-    async def _look_up(self, prefix: str) -> StoredKey | None:
+    async def _look_up(self, prefix: str) -> _Known:
         """One query, however many requests wait for it. What was read before a `forget` is not remembered."""
-        me, read_at = asyncio.current_task(), time.monotonic()
+        me, read_at = asyncio.current_task(), self.clock()
         try:
-            stored = await queries.find(self._pool, prefix)
+            key = await queries.find(self._pool, prefix)
+            holder = None if key is None else Caller(key.org_id, prefix, key.test, key.scopes)
+            known = _Known(key, holder, read_at)
             if self._lookups.get(prefix) is me:
-                self._remember(prefix, _Known(stored, read_at))
-            return stored
+                self._remember(prefix, known)
+            return known
         finally:
             if self._lookups.get(prefix) is me:
                 del self._lookups[prefix]
@@ -124,28 +154,69 @@ class Keys:
 
 
 class Door:
-    """ASGI middleware inside the envelope: nobody gets past it to a route that is not theirs."""
+    """ASGI middleware inside the envelope: nobody gets past it to a route that is not theirs.
 
-    def __init__(self, app: ASGIApp, *, caller_of: Callable[[str], Awaitable[Caller | None]], admin_token: str) -> None:
-        self._app, self._caller_of, self._admin_token = app, caller_of, admin_token
+    `direct` names routes by (method, path) that are met right here, past the router: the hot path.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: Keys,
+        limit: RateLimit,
+        knocks: Knocks,
+        admin_token: str,
+        direct: Mapping[tuple[str, str], Handler],
+    ) -> None:
+        self._app, self._keys, self._limit, self._knocks = app, keys, limit, knocks
+        self._admin_token, self._direct = admin_token, direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            if _is_under(CUSTOMERS, scope["path"]):
-                scope["state"]["caller"] = await self._customer(scope)
-            elif _is_under(OPERATORS, scope["path"]):
-                self._operator(scope)
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        path = scope["path"]
+        if _is_under(CUSTOMERS, path):
+            key = _bearer(scope)
+            caller = self._keys.remembered(key) or await self._customer(key, scope)
+            handler = self._direct.get((scope["method"], path))
+            if handler is not None:
+                return await handler(scope, receive, send, caller)
+            scope["state"]["caller"] = caller
+            allowance = await self._limit.hand_in(caller.org_id)
+            add_headers(scope, allowance.headers())
+            allowance.or_refuse()
+            scopes.check(caller.scopes, scope["method"], path)
+        elif _is_under(OPERATORS, path):
+            self._operator(scope)
+        return await self._app(scope, receive, send)
 
-    async def _customer(self, scope: Scope) -> Caller:
-        caller = await self._caller_of(_bearer(scope))
+    async def _customer(self, key: str, scope: Scope) -> Caller:
+        self._slow_down(scope)
+        caller = await self._keys.caller(key)
         if caller is None:
-            raise _unauthorized("a valid API key is needed: Authorization: Bearer cuk_live_…")
+            raise self._turned_away(scope, "a valid API key is needed: Authorization: Bearer cuk_live_…")
         return caller
 
     def _operator(self, scope: Scope) -> None:
         if not same_secret(_bearer(scope), self._admin_token):
-            raise _unauthorized("this route takes the operators' bearer token")
+            self._slow_down(scope)
+            raise self._turned_away(scope, "this route takes the operators' bearer token")
+
+    def _slow_down(self, scope: Scope) -> None:
+        wait_sec = self._knocks.wait_sec(_address(scope))
+        if wait_sec is not None:
+            TURNED_AWAY.labels("too_many_requests").inc()
+            raise Problem(
+                "too_many_requests",
+                "too many requests without a valid key have come from your address",
+                headers={"Retry-After": str(wait_sec)},
+            )
+
+    def _turned_away(self, scope: Scope, message: str) -> Problem:
+        self._knocks.failed(_address(scope))
+        TURNED_AWAY.labels("unauthorized").inc()
+        return Problem("unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
 
 
 def caller(request: Request) -> Caller:
@@ -158,13 +229,15 @@ def _is_under(root: str, path: str) -> bool:
     return path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/")
 
 
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
 def _bearer(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            scheme, _, token = str(value, "latin-1").partition(" ")
-            return token.strip() if scheme.lower() == "bearer" else ""
-    return ""
-
-
-def _unauthorized(message: str) -> Problem:
-    return Problem("unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
+    """The token, where there is exactly one: of two, a proxy in front of us may have read the other."""
+    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    if len(given) != 1:
+        return ""
+    scheme, _, token = str(given[0], "latin-1").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""

@@ -1,5 +1,6 @@
 """A request's body: JSON of at most 64 KB, checked against a model once; what is wrong is told in zod's flat form."""
 
+import asyncio
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -10,6 +11,8 @@ from starlette.requests import Request
 from cualify_api.web.errors import Problem
 
 LIMIT_BYTES: Final = 64 * 1024
+WITHIN_SEC: Final = 10.0
+"""For the whole of it: who drips a byte a second is not waited for."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -78,12 +81,25 @@ async def _bytes(request: Request) -> bytes:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length[:20]) > LIMIT_BYTES:
         raise _too_large()
-    body = bytearray()
+    try:
+        async with asyncio.timeout(WITHIN_SEC):
+            return await _read(request)
+    except TimeoutError:
+        raise Problem(
+            "invalid_request",
+            f"the body did not arrive within {WITHIN_SEC:g} s",
+            status=408,
+            headers={"Connection": "close"},
+        ) from None
+
+
+async def _read(request: Request) -> bytes:
+    body = b""
     async for chunk in request.stream():
-        body += chunk
+        body = body + chunk if body else chunk
         if len(body) > LIMIT_BYTES:
             raise _too_large()
-    return bytes(body)
+    return body
 
 
 def _too_large() -> Problem:

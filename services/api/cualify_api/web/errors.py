@@ -4,10 +4,10 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 import structlog
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cualify_shared.batch import Overloaded
+from cualify_shared.database import is_passing
 from cualify_shared.ids import new_id
 
 log = structlog.get_logger(__name__)
@@ -48,6 +49,22 @@ STATUS: Final[Mapping[Code, int]] = {
 }
 
 _OTHER_STATUS: Final[Mapping[int, Code]] = {405: "invalid_request", 415: "invalid_request"}
+
+RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
+
+SAFE: Final[Mapping[bytes, bytes]] = {
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"permissions-policy": b"interest-cohort=()",
+    b"referrer-policy": b"no-referrer",
+    b"strict-transport-security": b"max-age=63072000; includeSubDomains",
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+}
+"""On every answer, but where the route has set its own: a page needs another content policy than an answer in JSON."""
+_SAFE: Final = list(SAFE.items())
+
 _GIVEN_REQUEST_ID = re.compile(rb"[A-Za-z0-9_.\-]{1,100}")
 
 
@@ -80,8 +97,19 @@ def json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None =
 
 def request_id(request: Request) -> str:
     """The id that this request's answer carries."""
-    name: str = request.scope["state"]["request_id"]
+    return request_id_of(request.scope)
+
+
+def request_id_of(scope: Scope) -> str:
+    """The same, where there is only a scope."""
+    name: str = scope["state"]["request_id"]
     return name
+
+
+def add_headers(scope: Scope, headers: RawHeaders) -> None:
+    """Has the answer carry these, whatever it will be."""
+    more: RawHeaders = scope["state"]["headers"]
+    more += headers
 
 
 def answer_problem(problem: Problem, *, id_of_request: str) -> Response:
@@ -125,14 +153,16 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         name = _name_of(scope)
-        scope.setdefault("state", {})["request_id"] = name
+        more: RawHeaders = [(b"x-request-id", name.encode())]
+        state = scope.setdefault("state", {})
+        state["request_id"], state["headers"] = name, more
         started = False
 
         async def send_named(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", name.encode())]
+                message["headers"] = _with_safe(message.get("headers", ())) + more
             await send(message)
 
         try:
@@ -146,12 +176,25 @@ class Envelope:
             await answer_problem(problem, id_of_request=name)(scope, receive, send_named)
 
 
+def _with_safe(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    own = list(headers)
+    names = {header for header, _ in own}
+    if names.isdisjoint(SAFE):
+        return own + _SAFE
+    return own + [one for one in _SAFE if one[0] not in names]
+
+
 def _as_known(error: Exception, *, path: str, name: str) -> Problem:
     match error:
         case Problem():
             return error
         case Overloaded():
             return Problem("too_many_requests", "too much is waiting already; try again", headers={"Retry-After": "1"})
+        case _ if is_passing(error):
+            log.error("request_failed", path=path, request_id=name, error=type(error).__name__)
+            return Problem(
+                "internal_error", "our database is away at the moment; try again", headers={"Retry-After": "1"}
+            )
         case _:
             log.error("request_crashed", path=path, request_id=name, exc_info=error)
             return Problem(

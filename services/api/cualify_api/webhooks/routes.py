@@ -3,7 +3,7 @@
 A secret so never travels on Kafka nor rests in this database, and a DELETE is true when it is answered.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -13,21 +13,29 @@ from cualify_api.calls.routes import as_id
 from cualify_api.web import filters
 from cualify_api.web.auth import caller
 from cualify_api.web.body import checked, json_body
+from cualify_api.web.once import Once
 from cualify_api.web.paging import LIMIT, MOST, page, whole_number
 from cualify_api.web.upstream import Upstream
 from cualify_api.webhooks.schemas import PatchWebhook, RegisterWebhook, ReplayDeliveries
 
 DELIVERY_FILTERS: Final = ("cursor", "status", "event", "event_id", "since", "until")
 
+ROUTE: Final = "POST /api/v1/webhooks"
 
-def webhook_routes(dispatcher: Upstream) -> APIRouter:
+
+def webhook_routes(dispatcher: Upstream, once: Once) -> APIRouter:
     """The routes of outbound webhooks."""
     router = APIRouter()
 
     @router.post("/api/v1/webhooks")
     async def register(request: Request) -> Response:
-        body = checked(RegisterWebhook, await json_body(request))
-        return await dispatcher.forward("POST", _endpoints(request), body=body.model_dump())
+        content = await json_body(request)
+        body = checked(RegisterWebhook, content)
+
+        async def ask() -> tuple[int, dict[str, Any]]:
+            return await dispatcher.ask("POST", _endpoints(request), body=body.model_dump())
+
+        return await once.answer(request, ROUTE, content, ask)
 
     @router.get("/api/v1/webhooks")
     async def list_webhooks(request: Request) -> Response:
