@@ -18,6 +18,7 @@ from cualify_api.contacts.routes import contact_routes
 from cualify_api.feed.routes import feed_routes
 from cualify_api.keys.routes import key_routes
 from cualify_api.limits.routes import limit_routes
+from cualify_api.openapi.routes import document_routes
 from cualify_api.orgs.routes import org_finder, org_routes
 from cualify_api.settings import ApiSettings
 from cualify_api.wallet.routes import wallet_routes
@@ -106,6 +107,7 @@ def _routers(settings: ApiSettings, pool: Pool, inside: Workings) -> tuple[APIRo
         contact_routes(pool, once),
         feed_routes(pool),
         limit_routes(pool),
+        document_routes(),
         webhook_routes(services["webhook-dispatcher"], once),
         wallet_routes(pool, billing),
         agent_routes(pool, org_of),
