@@ -33,6 +33,7 @@ from cualify_shared.events.call import (
 from cualify_shared.events.wallet import PlanActivated, WalletCredited, WalletDebited
 from cualify_shared.http_protocol import BoundedHttp
 from cualify_shared.ids import new_id
+from tests.api import documented
 
 ADMIN = {"Authorization": "Bearer admin-token"}
 NOBODY = "http://127.0.0.1:9"
@@ -91,11 +92,16 @@ class World:
     keys: Keys
     late: TellLate
     app: FastAPI
+    documented: bool
+    """Whether every answer is held against the OpenAPI document; not where a stand-in answers what it likes."""
     handlers: dict[str, Any] = field(default_factory=dict)
 
     async def ask(self, method: str, path: str, **more: Any) -> Answer:
         async with self.http.request(method, self.url + path, **more) as response:
-            return Answer(response.status, await response.json(), response.headers)
+            answer = Answer(response.status, await response.json(), response.headers)
+        if self.documented:
+            documented.check(method, path, answer.status, answer.body)
+        return answer
 
     async def admin(self, method: str, path: str, body: Any = None) -> Any:
         answer = await self.ask(method, f"/admin/v1{path}", json=body, headers=ADMIN)
@@ -204,6 +210,7 @@ async def running(pool: Pool, **more: Any) -> AsyncIterator[World]:
             inside.keys,
             TellLate(pool, complete_within_sec=0.001, committed=lambda: None),
             app,
+            not more,
             {read.topic.name: read.handler for read in reads(inside.waiting)},
         )
     server.should_exit = True
