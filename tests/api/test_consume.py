@@ -197,7 +197,8 @@ async def test_lists_are_newest_first_with_exact_totals(world: World) -> None:
 
     async def page(query: str) -> tuple[list[str], dict[str, object]]:
         body = (await world.ask("GET", f"/api/v1/calls?{query}", headers=org.auth)).body
-        return [call["id"] for call in body["data"]], body["pagination"]
+        published = ("limit", "offset", "total", "has_more")
+        return [call["id"] for call in body["data"]], {name: body["pagination"][name] for name in published}
 
     newest = [str(call_id) for call_id in reversed(calls)]
     assert await page("") == (newest, {"limit": 50, "offset": 0, "total": 5, "has_more": False})

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import pytest
 import pytest_asyncio
 from aiohttp import web
 
@@ -97,3 +98,59 @@ async def test_operators_reach_billing_and_the_dead_letters(
         ]
         unknown = await world.ask("POST", f"/admin/v1/orgs/{uuid4()}/credits", json={}, headers=ADMIN)
         assert unknown.status == 404
+
+
+async def test_whatever_else_is_done_to_a_webhook_is_done_at_the_dispatcher(
+    lasting: World, caller: Org, neighbour: tuple[Neighbour, str]
+) -> None:
+    there, url = neighbour
+    async with running(lasting.pool, webhook_dispatcher_url=url) as world:
+        endpoint_id, token = uuid4(), "Bearer internal-token"
+        ours, theirs = f"/api/v1/webhooks/{endpoint_id}", f"/internal/orgs/{caller.id}/endpoints/{endpoint_id}"
+        replay = {"since": "2026-05-31T14:22:11+05:30", "events": ["call.completed"], "status": "failed"}
+        for method, path, body in (
+            ("PATCH", "", {"active": False}),
+            ("POST", "/rotate-secret", None),
+            ("POST", "/test", None),
+            ("GET", "/deliveries?limit=5&status=failed&cursor=c&colour=blue", None),
+            ("POST", "/replay", replay),
+        ):
+            answer = await world.ask(method, ours + path, json=body, headers=caller.auth)
+            assert answer.status == 200, answer
+        assert there.asked == [
+            ("PATCH", theirs, {"active": False}, token),
+            ("POST", f"{theirs}/rotate-secret", {}, token),
+            ("POST", f"{theirs}/test", {}, token),
+            ("GET", f"{theirs}/deliveries?limit=5&cursor=c&status=failed", None, token),
+            ("POST", f"{theirs}/replay", replay | {"since": "2026-05-31T08:52:11Z"}, token),
+        ]
+
+
+async def test_a_route_that_the_dispatcher_does_not_have_is_not_found(
+    lasting: World, caller: Org, neighbour: tuple[Neighbour, str]
+) -> None:
+    there, url = neighbour
+    async with running(lasting.pool, webhook_dispatcher_url=url) as world:
+        there.status, there.body = 405, {"error": {"code": "method_not_allowed", "message": "m"}}
+        answer = await world.ask("POST", f"/api/v1/webhooks/{uuid4()}/test", headers=caller.auth)
+        assert (answer.status, answer.body["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "param"),
+    [
+        ("PATCH", "", {"url": None}, "url"),
+        ("PATCH", "", {"events": []}, "events"),
+        ("PATCH", "", {"events": ["call.exploded"]}, "events.0"),
+        ("PATCH", "", {"active": "no"}, "active"),
+        ("POST", "/replay", {}, "since"),
+        ("POST", "/replay", {"since": "2026-05-31T14:22:11"}, "since"),
+        ("POST", "/replay", {"since": "2026-05-31T14:22:11Z", "status": "odd"}, "status"),
+        ("GET", "/deliveries?limit=0", None, "limit"),
+    ],
+)
+async def test_what_is_wrong_about_a_webhook_is_refused_here(
+    lasting: World, caller: Org, method: str, path: str, body: Any, param: str
+) -> None:
+    answer = await lasting.ask(method, f"/api/v1/webhooks/{uuid4()}{path}", json=body, headers=caller.auth)
+    assert (answer.status, answer.body["error"]["param"]) == (400, param)

@@ -6,15 +6,21 @@ from types import ModuleType
 import pytest
 
 from cualify_api.agents import queries as agents
-from cualify_api.calls import queries as calls, tell, terms
+from cualify_api.calls import listing, queries as calls, terms, totals
+from cualify_api.contacts import queries as contacts
+from cualify_api.feed import queries as feed
 from cualify_api.keys import queries as keys
+from cualify_api.limits import queries as limits
 from cualify_api.orgs import queries as orgs
-from cualify_api.wallet import queries as wallet
+from cualify_api.wallet import low_balance, queries as wallet
 from cualify_api.web import idempotency, once, rate_limit
 from tests.api.world import World
 
 STARTS = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b")
-MODULES = (agents, calls, tell, terms, keys, orgs, wallet, idempotency, once, rate_limit)
+MODULES = (
+    *(agents, calls, listing, totals, terms, contacts, feed, limits, keys, orgs, wallet, low_balance),
+    *(idempotency, once, rate_limit),
+)
 
 
 def statements(module: ModuleType) -> list[tuple[str, str]]:
@@ -31,8 +37,21 @@ async def test_a_statement_can_be_prepared(lasting: World, name: str, statement:
         assert await connection.prepare(statement), name
 
 
+OF_CUSTOMERS = (calls.GET, calls.TIMELINE, calls.TRANSCRIPT, feed.POSITION, feed.AFTER, wallet.READ, agents.LIST)
+STARTING_WITH = ("LIST", "TOTAL", "COUNT_LABELS", "GET", "LOCK", "CHANGE", "REMOVE", "CONSENTS")
+
+
 @pytest.mark.parametrize(
-    "statement", [calls.GET, calls.LIST, calls.LIST_OF_STATUS, calls.TIMELINE, calls.TRANSCRIPT, calls.TOTAL]
+    "statement",
+    [
+        *OF_CUSTOMERS,
+        *(
+            statement
+            for module in (listing, totals, contacts)
+            for name, statement in statements(module)
+            if name.rpartition(".")[2].startswith(STARTING_WITH)
+        ),
+    ],
 )
 def test_the_org_is_the_first_condition(statement: str) -> None:
-    assert re.search(r"WHERE\s+org_id = \$1\b", statement)
+    assert re.search(r"WHERE\s+(\w\.)?org_id = \$1\b", statement)

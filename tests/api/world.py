@@ -10,6 +10,7 @@ from uuid import UUID
 
 import aiohttp
 import uvicorn
+from fastapi import FastAPI
 
 from cualify_api.app import make_app, workings
 from cualify_api.calls.tell import TellLate
@@ -32,13 +33,15 @@ from cualify_shared.events.call import (
 from cualify_shared.events.wallet import PlanActivated, WalletCredited, WalletDebited
 from cualify_shared.http_protocol import BoundedHttp
 from cualify_shared.ids import new_id
+from tests.api import documented
 
 ADMIN = {"Authorization": "Bearer admin-token"}
 NOBODY = "http://127.0.0.1:9"
 AT = datetime(2026, 5, 31, 14, 22, 11, tzinfo=UTC)
 TABLES = (  # noqa: SIM905
     "orgs org_credit credits_applied org_plans org_numbers agents api_keys calls call_counts call_events"
-    " call_transcripts idempotency_keys customer_events outbox dead_letters"
+    " call_transcripts idempotency_keys customer_events outbox dead_letters call_labels ended_call_counts org_feeds"
+    " org_notifications contacts contact_consents contact_counts"
 ).split()
 
 
@@ -88,11 +91,17 @@ class World:
     http: aiohttp.ClientSession
     keys: Keys
     late: TellLate
+    app: FastAPI
+    documented: bool
+    """Whether every answer is held against the OpenAPI document; not where a stand-in answers what it likes."""
     handlers: dict[str, Any] = field(default_factory=dict)
 
     async def ask(self, method: str, path: str, **more: Any) -> Answer:
         async with self.http.request(method, self.url + path, **more) as response:
-            return Answer(response.status, await response.json(), response.headers)
+            answer = Answer(response.status, await response.json(), response.headers)
+        if self.documented:
+            documented.check(method, path, answer.status, answer.body)
+        return answer
 
     async def admin(self, method: str, path: str, body: Any = None) -> Any:
         answer = await self.ask(method, f"/admin/v1{path}", json=body, headers=ADMIN)
@@ -172,7 +181,8 @@ class World:
 async def running(pool: Pool, **more: Any) -> AsyncIterator[World]:
     """The api on a free port."""
     chosen, stop = settings(**more), asyncio.Event()
-    inside = workings(chosen, pool, committed=lambda: None)
+    inside = workings(chosen, pool, committed=lambda: None, stop=stop)
+    inside.streams.most_of_an_org, inside.streams.heartbeat_sec = 3, 0.5
     app = make_app(chosen, pool, inside)
     app.add_api_route("/crash", _crash)
     server = uvicorn.Server(
@@ -199,6 +209,8 @@ async def running(pool: Pool, **more: Any) -> AsyncIterator[World]:
             http,
             inside.keys,
             TellLate(pool, complete_within_sec=0.001, committed=lambda: None),
+            app,
+            not more,
             {read.topic.name: read.handler for read in reads(inside.waiting)},
         )
     server.should_exit = True

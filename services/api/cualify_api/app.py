@@ -1,5 +1,6 @@
 """The HTTP side: every route of `/api/v1` and `/admin/v1`, inside the door, inside the envelope."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,12 @@ from cualify_api.agents.routes import agent_routes
 from cualify_api.calls.acceptance import Waiting
 from cualify_api.calls.place import Placing, placing
 from cualify_api.calls.routes import call_routes, place_call
+from cualify_api.calls.stream import Streams, timeline_routes
+from cualify_api.contacts.routes import contact_routes
+from cualify_api.feed.routes import feed_routes
 from cualify_api.keys.routes import key_routes
+from cualify_api.limits.routes import limit_routes
+from cualify_api.openapi.routes import document_routes
 from cualify_api.orgs.routes import org_finder, org_routes
 from cualify_api.settings import ApiSettings
 from cualify_api.wallet.routes import wallet_routes
@@ -37,6 +43,7 @@ class Workings:
     waiting: Waiting
     keys: Keys
     upstreams: Upstreams
+    streams: Streams
     committed: Callable[[], None]
 
     def loops(self, pool: Pool) -> tuple[Loop, ...]:
@@ -51,7 +58,9 @@ class Workings:
         )
 
 
-def workings(settings: ApiSettings, pool: Pool, *, committed: Callable[[], None]) -> Workings:
+def workings(
+    settings: ApiSettings, pool: Pool, *, committed: Callable[[], None], stop: asyncio.Event | None = None
+) -> Workings:
     """Builds them."""
     return Workings(
         placing=placing(pool, token_key=settings.callee_token_key.get_secret_value().encode(), committed=committed),
@@ -59,6 +68,7 @@ def workings(settings: ApiSettings, pool: Pool, *, committed: Callable[[], None]
         waiting=Waiting(pool),
         keys=Keys(pool, pepper=settings.key_pepper.get_secret_value()),
         upstreams=Upstreams(token=settings.internal_token.get_secret_value()),
+        streams=Streams(stop=stop or asyncio.Event()),
         committed=committed,
     )
 
@@ -90,9 +100,15 @@ def _routers(settings: ApiSettings, pool: Pool, inside: Workings) -> tuple[APIRo
     services = _services(settings, inside.upstreams)
     billing, org_of = services["billing"], org_finder(pool)
     pepper = settings.key_pepper.get_secret_value()
+    once = Once(pool, pepper=pepper)
     return (
         call_routes(pool, committed=inside.committed),
-        webhook_routes(services["webhook-dispatcher"], Once(pool, pepper=pepper)),
+        timeline_routes(pool, inside.streams),
+        contact_routes(pool, once),
+        feed_routes(pool),
+        limit_routes(pool),
+        document_routes(),
+        webhook_routes(services["webhook-dispatcher"], once),
         wallet_routes(pool, billing),
         agent_routes(pool, org_of),
         org_routes(pool, org_of, billing),

@@ -1,7 +1,7 @@
 """Kafka in: what the dialer and billing say is folded into the calls and the credit, a batch in one transaction.
 
-The order of locks is the same everywhere: calls by id, credit by org, then counts. A fact about a call or an org that
-is not ours can't be handled, and goes to the dead letters.
+The order of locks is the same everywhere: calls by id, credit by org, then counts, then feeds by org. A fact about a
+call or an org that is not ours can't be handled, and goes to the dead letters.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,13 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter
 
-from cualify_api.calls import queries, terms
+from cualify_api.calls import queries, terms, totals
 from cualify_api.calls.acceptance import Waiting
 from cualify_api.calls.call import Call, TimelineEntry
 from cualify_api.calls.fold import Fact, entry, fold
 from cualify_api.calls.tell import NOTIFIED, Notice, tell
 from cualify_api.wallet import queries as wallet
+from cualify_api.wallet.low_balance import low_balances
 from cualify_shared.clock import now
 from cualify_shared.database import Connection
 from cualify_shared.events import Event, EventData
@@ -33,7 +34,7 @@ from cualify_shared.events.call import (
     CallTranscriptReady,
 )
 from cualify_shared.events.topics import CALL_ARTIFACTS, CALL_EVENTS, WALLET_EVENTS
-from cualify_shared.events.wallet import PlanActivated, PlanExpired, WalletCredited, WalletDebited
+from cualify_shared.events.wallet import PlanActivated, PlanExpired, WalletCredited, WalletDebited, WalletLowBalance
 from cualify_shared.reads import AfterCommit, Read
 
 log = structlog.get_logger(__name__)
@@ -50,7 +51,7 @@ LIFE: Final = (
     CallFailed,
 )
 ARTIFACTS: Final = (CallTranscriptReady, CallRecordingReady)
-MONEY: Final = (WalletCredited, WalletDebited, PlanActivated, PlanExpired)
+MONEY: Final = (WalletCredited, WalletDebited, WalletLowBalance, PlanActivated, PlanExpired)
 
 
 class UnknownCall(Exception):
@@ -99,14 +100,15 @@ async def on_call_events(connection: Connection, events: Sequence[Event]) -> Aft
 
 
 async def on_wallet_events(connection: Connection, events: Sequence[Event]) -> AfterCommit | None:
-    """`wallet.events`: the cost of a call, with its hold released; credit; plans."""
+    """`wallet.events`: the cost of a call, with its hold released; credit; plans; a low balance."""
     changes = await _fold_in(connection, [event for event in events if isinstance(event.data, WalletDebited)])
     credited = await wallet.apply_credits(
         connection, [event.data for event in events if isinstance(event.data, WalletCredited)]
     )
     await _change_credit(connection, {event.org_id for event in events}, settled=changes.calls, credited=credited)
     await wallet.apply_plans(connection, events)
-    await _write(connection, changes)
+    low = await low_balances(connection, events, at=now())
+    await _write(connection, changes, more=low)
     return lambda: _tell_of(changes)
 
 
@@ -131,12 +133,15 @@ async def _fold_in(connection: Connection, events: Sequence[Event]) -> Changes:
     return Changes(changed, entries, notices)
 
 
-async def _write(connection: Connection, changes: Changes) -> None:
+async def _write(connection: Connection, changes: Changes, *, more: Sequence[Event] = ()) -> None:
     await queries.change(connection, [after for _, after in changes.calls])
     await queries.add_to_timeline(connection, changes.entries)
     moved = [(before, after) for before, after in changes.calls if before.status != after.status]
     await queries.count(connection, [(after.org_id, before.status, after.status) for before, after in moved])
-    await tell(connection, changes.notices, at=now())
+    await totals.count_ended(
+        connection, [after for before, after in changes.calls if after.is_over and not before.is_over]
+    )
+    await tell(connection, changes.notices, more=more, at=now())
 
 
 async def _change_credit(

@@ -24,7 +24,7 @@ FORGET_EVERY_SEC: Final = 60.0
 def parts(ctx: Context[ApiSettings]) -> Parts:
     """Builds what runs."""
     settings, pool = ctx.settings, ctx.pool
-    inside = workings(settings, pool, committed=ctx.committed)
+    inside = workings(settings, pool, committed=ctx.committed, stop=ctx.stop)
     late = TellLate(pool, complete_within_sec=settings.complete_within_sec, committed=ctx.committed)
     return Parts(
         app=make_app(settings, pool, inside),

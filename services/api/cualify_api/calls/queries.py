@@ -15,13 +15,14 @@ from cualify_shared.events.topics import CALL_REQUESTS
 SOURCE: Final = CALL_REQUESTS.name
 """Of what the api itself says of a call, in the timeline and on Kafka: 1 is that it was placed, 2 a cancellation."""
 
-_COLUMNS: Final = """
+COLUMNS: Final = """
     id, org_id, agent_id, status, from_e164, to_e164, language, metadata, external_id, key_prefix, request_id,
     created_at, earliest_at, latest_at, rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise, provider,
     provider_call_id, provider_execution_id, attempt, started_at, ended_at, duration_sec, ended_by, ended_reason,
     answered_by, llm_extracted_intent, llm_sentiment, llm_outcome, transcript_due, has_transcript, recording_due,
     recording_url, debited_paise, terminal_at, end_told, customer_sequence, test, cancel_requested_at
 """
+_COLUMNS = COLUMNS
 
 GET = "SELECT" + _COLUMNS + "FROM calls WHERE org_id = $1 AND id = $2"
 
@@ -92,48 +93,6 @@ LIMIT 1000
 async def timeline(connection: Connection, org_id: UUID, call_id: UUID) -> list[TimelineEntry]:
     """What happened to a call, oldest first."""
     return [TimelineEntry(**row) for row in await connection.fetch(TIMELINE, org_id, call_id)]
-
-
-LIST = (
-    "SELECT"
-    + _COLUMNS
-    + """
-FROM calls
-WHERE org_id = $1
-ORDER BY created_at DESC, id DESC
-LIMIT $2 OFFSET $3
-"""
-)
-
-LIST_OF_STATUS = (
-    "SELECT"
-    + _COLUMNS
-    + """
-FROM calls
-WHERE org_id = $1 AND status = $4
-ORDER BY created_at DESC, id DESC
-LIMIT $2 OFFSET $3
-"""
-)
-
-TOTAL = """
-SELECT coalesce(sum(calls), 0)::bigint
-FROM call_counts
-WHERE org_id = $1 AND ($2::text IS NULL OR status = $2)
-"""
-
-
-async def listed(pool: Pool, org_id: UUID, *, limit: int, offset: int, status: str | None) -> tuple[list[Call], int]:
-    """One page of an org's calls, newest first, and how many there are in all, both of the same moment."""
-    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        total: int = await connection.fetchval(TOTAL, org_id, status)
-        if offset >= total:
-            return [], total
-        if status is None:
-            rows = await connection.fetch(LIST, org_id, limit, offset)
-        else:
-            rows = await connection.fetch(LIST_OF_STATUS, org_id, limit, offset, status)
-    return [call_of(row) for row in rows], total
 
 
 LOCK = "SELECT" + _COLUMNS + "FROM calls WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"

@@ -9,11 +9,11 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cualify_api.calls import queries
+from cualify_api.calls import listing, queries
 from cualify_api.calls.acceptance import NotTaken, Waiting, wished_sec
-from cualify_api.calls.call import STATUSES
 from cualify_api.calls.cancel import cancel
 from cualify_api.calls.decide import Accepted, Decision, Replayed, Request, window
+from cualify_api.calls.filters import wanted_calls
 from cualify_api.calls.place import Asked, Placing
 from cualify_api.calls.schemas import PlaceCall
 from cualify_api.calls.view import accepted, detail, view
@@ -22,7 +22,7 @@ from cualify_api.web.auth import Caller, Handler, caller
 from cualify_api.web.body import checked, json_body
 from cualify_api.web.errors import Problem, add_headers, json, request_id, request_id_of
 from cualify_api.web.idempotency import REPLAYED, fingerprint, idempotency_key
-from cualify_api.web.paging import page, wrong_parameter
+from cualify_api.web.paging import Cursor, keyset_page
 from cualify_api.web.rate_limit import RateLimit
 from cualify_shared.clock import now
 from cualify_shared.database import Pool
@@ -85,13 +85,18 @@ def call_routes(pool: Pool, *, committed: Callable[[], None]) -> APIRouter:
 
     @router.get("/api/v1/calls")
     async def list_calls(http: HttpRequest) -> Response:
-        wanted, status = page(http), http.query_params.get("status")
-        if status is not None and status not in STATUSES:
-            raise wrong_parameter("status", f"status must be one of {', '.join(STATUSES)}")
-        calls, total = await queries.listed(
-            pool, caller(http).org_id, limit=wanted.limit, offset=wanted.offset, status=status
+        page, wanted = keyset_page(http), wanted_calls(http)
+        found = await listing.listed(
+            pool, caller(http).org_id, wanted, start=page.start, limit=page.limit, offset=page.offset
         )
-        return json(wanted.of([view(call) for call in calls], total=total))
+        content = page.of(
+            found.calls,
+            view,
+            total=found.total,
+            cursor=lambda last: Cursor(last.created_at, last.id),
+            total_is_exact=found.total_is_exact,
+        )
+        return json(content)
 
     @router.get("/api/v1/calls/{call_id}")
     async def get_call(http: HttpRequest, call_id: str) -> Response:

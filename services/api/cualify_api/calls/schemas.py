@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -56,13 +56,15 @@ def instant(given: Any) -> datetime:
     """RFC 3339 with its zone. A naive time could mean any of a day's hours, so it is refused."""
     if isinstance(given, str) and _INSTANT.fullmatch(given):
         try:
-            return datetime.fromisoformat(given.upper())
-        except ValueError:
+            # In UTC at once: at the ends of the calendar that can fail, and must not do so later.
+            return datetime.fromisoformat(given.upper()).astimezone(UTC)
+        except (ValueError, OverflowError):
             pass
     raise _refused("a time must be RFC 3339 with its zone — e.g. 2026-05-31T14:22:11+05:30")
 
 
-def _metadata(given: dict[str, Any]) -> dict[str, Any]:
+def bounded_metadata(given: dict[str, Any]) -> dict[str, Any]:
+    """Refuses metadata beyond 50 keys, 16 KB or 32 levels."""
     if len(given) > METADATA_KEYS:
         raise _refused(f"metadata has at most {METADATA_KEYS} keys")
     if _is_deep(given):
@@ -98,6 +100,6 @@ class PlaceCall(BaseModel):
     from_e164: Annotated[StrictStr, AfterValidator(e164("from_e164"))] | None = None
     language: Annotated[StrictStr, AfterValidator(language_tag)] | None = None
     max_duration_sec: Annotated[StrictInt, Field(ge=1, le=3600)] | None = None
-    metadata: Annotated[dict[str, Any], AfterValidator(_metadata)] = Field(default_factory=dict)
+    metadata: Annotated[dict[str, Any], AfterValidator(bounded_metadata)] = Field(default_factory=dict)
     external_id: Annotated[StrictStr, Field(min_length=1, max_length=255)] | None = None
     schedule: Schedule | None = None

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from prometheus_client import Counter
@@ -13,6 +13,7 @@ from cualify_api.calls import queries
 from cualify_api.calls.call import Call
 from cualify_api.calls.fold import Folded, Notification, told_late
 from cualify_api.calls.view import view
+from cualify_api.feed import queries as feed
 from cualify_shared import outbox
 from cualify_shared.clock import now
 from cualify_shared.database import Connection, Pool, is_passing
@@ -49,44 +50,29 @@ class Notice:
     name: Notification
     call: Call
 
-
-ADD = """
-INSERT INTO customer_events (id, org_id, subject_id, sequence, type, data, at)
-SELECT *
-FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::integer[], $5::text[], $6::jsonb[], $7::timestamptz[])
-"""
-
-
-async def tell(connection: Connection, notices: Sequence[Notice], *, at: datetime) -> None:
-    """Writes notifications of calls that this transaction has locked: for the pull feed, and for Kafka."""
-    if not notices:
-        return
-    shown = [view(notice.call) for notice in notices]
-    events = [_event(notice, data, at=at) for notice, data in zip(notices, shown, strict=True)]
-    await connection.execute(
-        ADD,
-        [event.id for event in events],
-        [event.org_id for event in events],
-        [event.key for event in events],
-        [event.sequence for event in events],
-        [notice.name for notice in notices],
-        shown,
-        [event.time for event in events],
-    )
-    await outbox.put(connection, events)
+    def event(self, *, at: datetime) -> Event:
+        """What goes to Kafka."""
+        call = self.call
+        return Event(
+            data=_MODEL[self.name](call_id=call.id, org_id=call.org_id, call=view(call)),
+            org_id=call.org_id,
+            key=call.id,
+            subject=f"call/{call.id}",
+            sequence=call.customer_sequence,
+            time=at,
+            correlation_id=call.request_id,
+        )
 
 
-def _event(notice: Notice, data: dict[str, Any], *, at: datetime) -> Event:
-    call = notice.call
-    return Event(
-        data=_MODEL[notice.name](call_id=call.id, org_id=call.org_id, call=data),
-        org_id=call.org_id,
-        key=call.id,
-        subject=f"call/{call.id}",
-        sequence=call.customer_sequence,
-        time=at,
-        correlation_id=call.request_id,
-    )
+async def tell(connection: Connection, notices: Sequence[Notice], *, more: Sequence[Event] = (), at: datetime) -> None:
+    """Writes notifications of calls that this transaction has locked: for the pull feed, and for Kafka.
+
+    `more`: notifications that are about no call. All of a transaction's go in one statement, for the feeds' locks.
+    """
+    events = [*(notice.event(at=at) for notice in notices), *more]
+    if events:
+        await feed.add(connection, events)
+        await outbox.put(connection, events)
 
 
 class TellLate:

@@ -38,6 +38,7 @@ REMEMBERED: Final = 10_000
 NOTE_USE_EVERY_SEC: Final = 30.0
 CUSTOMERS: Final = "/api/v1"
 OPERATORS: Final = "/admin/v1"
+PUBLIC: Final = frozenset({"/api/v1/openapi.json"})
 TURNED_AWAY: Final = Counter("cualify_unauthorized_total", "Requests without a valid key or token.", ["answer"])
 
 Handler: TypeAlias = Callable[[Scope, Receive, Send, "Caller"], Awaitable[None]]
@@ -176,7 +177,7 @@ class Door:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         path = scope["path"]
-        if _is_under(CUSTOMERS, path):
+        if _is_under(CUSTOMERS, path) and path not in PUBLIC:
             key = _bearer(scope)
             caller = self._keys.remembered(key) or await self._customer(key, scope)
             handler = self._direct.get((scope["method"], path))

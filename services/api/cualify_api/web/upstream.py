@@ -78,6 +78,8 @@ class Upstream:
 
     def _refusal(self, status: int, content: Any) -> Problem:
         said = content.get("error") if isinstance(content, dict) else None
+        if status == 405:
+            return Problem("not_found", "this is not possible yet")
         if not isinstance(said, dict) or said.get("code") not in STATUS or status >= 500 or status == 401:
             return self._away(f"status {status}")
         return Problem(

@@ -10,12 +10,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cualify_api.calls.routes import as_id
+from cualify_api.web import filters
 from cualify_api.web.auth import caller
 from cualify_api.web.body import checked, json_body
 from cualify_api.web.once import Once
-from cualify_api.web.paging import page
+from cualify_api.web.paging import LIMIT, MOST, page, whole_number
 from cualify_api.web.upstream import Upstream
-from cualify_api.webhooks.schemas import RegisterWebhook
+from cualify_api.webhooks.schemas import PatchWebhook, RegisterWebhook, ReplayDeliveries
+
+DELIVERY_FILTERS: Final = ("cursor", "status", "event", "event_id", "since", "until")
 
 ROUTE: Final = "POST /api/v1/webhooks"
 
@@ -40,12 +43,45 @@ def webhook_routes(dispatcher: Upstream, once: Once) -> APIRouter:
         params = {"limit": str(wanted.limit), "offset": str(wanted.offset)}
         return await dispatcher.forward("GET", _endpoints(request), params=params)
 
+    @router.patch("/api/v1/webhooks/{endpoint_id}")
+    async def change(request: Request, endpoint_id: str) -> Response:
+        named, body = _endpoint(request, endpoint_id), checked(PatchWebhook, await json_body(request))
+        return await dispatcher.forward("PATCH", named, body=body.model_dump(exclude_unset=True))
+
     @router.delete("/api/v1/webhooks/{endpoint_id}")
     async def remove(request: Request, endpoint_id: str) -> Response:
-        return await dispatcher.forward("DELETE", f"{_endpoints(request)}/{as_id(endpoint_id, 'webhook')}")
+        return await dispatcher.forward("DELETE", _endpoint(request, endpoint_id))
+
+    @router.post("/api/v1/webhooks/{endpoint_id}/rotate-secret")
+    async def rotate_secret(request: Request, endpoint_id: str) -> Response:
+        return await dispatcher.forward("POST", f"{_endpoint(request, endpoint_id)}/rotate-secret", body={})
+
+    @router.post("/api/v1/webhooks/{endpoint_id}/test")
+    async def send_test(request: Request, endpoint_id: str) -> Response:
+        return await dispatcher.forward("POST", f"{_endpoint(request, endpoint_id)}/test", body={})
+
+    @router.get("/api/v1/webhooks/{endpoint_id}/deliveries")
+    async def list_deliveries(request: Request, endpoint_id: str) -> Response:
+        named = _endpoint(request, endpoint_id)
+        params = {"limit": str(whole_number(request, "limit", default=LIMIT, least=1, most=MOST))}
+        for name in DELIVERY_FILTERS:
+            if (given := filters.text(request, name)) is not None:
+                params[name] = given
+        return await dispatcher.forward("GET", f"{named}/deliveries", params=params)
+
+    @router.post("/api/v1/webhooks/{endpoint_id}/replay")
+    async def replay(request: Request, endpoint_id: str) -> Response:
+        named, body = _endpoint(request, endpoint_id), checked(ReplayDeliveries, await json_body(request))
+        return await dispatcher.forward(
+            "POST", f"{named}/replay", body=body.model_dump(mode="json", exclude_unset=True)
+        )
 
     return router
 
 
 def _endpoints(request: Request) -> str:
     return f"/internal/orgs/{caller(request).org_id}/endpoints"
+
+
+def _endpoint(request: Request, given: str) -> str:
+    return f"{_endpoints(request)}/{as_id(given, 'webhook')}"

@@ -1,10 +1,12 @@
-"""What a customer may send to register a webhook. Whether the URL may be called is the dispatcher's to say."""
+"""What a customer may send about a webhook. Whether the URL may be called is the dispatcher's to say."""
 
-from typing import Annotated, Final
+from datetime import datetime
+from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
 from pydantic_core import PydanticCustomError
 
+from cualify_api.calls.schemas import instant
 from cualify_shared.events import public_names
 
 _KNOWN: Final = (*public_names(), "*")
@@ -17,10 +19,35 @@ def _event(name: str) -> str:
     return name
 
 
+Url: TypeAlias = Annotated[StrictStr, Field(min_length=1, max_length=2048)]
+Events: TypeAlias = Annotated[list[Annotated[StrictStr, AfterValidator(_event)]], Field(min_length=1, max_length=50)]
+
+
 class RegisterWebhook(BaseModel):
     """The body of `POST /api/v1/webhooks`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    url: Annotated[StrictStr, Field(min_length=1, max_length=2048)]
-    events: Annotated[list[Annotated[StrictStr, AfterValidator(_event)]], Field(min_length=1, max_length=50)]
+    url: Url
+    events: Events
+
+
+class PatchWebhook(BaseModel):
+    """The body of `PATCH /api/v1/webhooks/{id}`: what is named changes; a null is refused."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    url: Url = "unchanged"
+    events: Events = Field(default_factory=list)
+    active: StrictBool = True
+
+
+class ReplayDeliveries(BaseModel):
+    """The body of `POST /api/v1/webhooks/{id}/replay`: which deliveries are sent again."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    since: Annotated[datetime, BeforeValidator(instant)]
+    until: Annotated[datetime, BeforeValidator(instant)] | None = None
+    events: Events | None = None
+    status: Literal["failed", "delivered", "all"] | None = None

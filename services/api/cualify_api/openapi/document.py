@@ -1,0 +1,108 @@
+"""The OpenAPI 3.1 document of `/api/v1`. Its committed copy is services/api/openapi.json:
+
+python -m cualify_api.openapi.document [--check]
+"""
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from cualify_api.openapi import examples
+from cualify_api.openapi.operations import PATHS
+from cualify_api.openapi.schemas import SCHEMAS, ref
+from cualify_api.web.errors import STATUS, Code
+
+COMMITTED: Final = Path(__file__).parents[2] / "openapi.json"
+
+_INTRODUCTION: Final = """\
+JSON over HTTPS. Place a call when a lead arrives; receive the outcome by webhook, or pull it.
+
+Within `v1` we only add: fields, routes, values. Pass over what you don't know. Money is in whole paise, times are
+RFC 3339 in UTC.
+
+Every answer that is no success has the same envelope: switch on `error.code`. Each org has 120 requests a minute (or
+its plan's number) over all routes and keys, in a sliding window; `RateLimit` and `RateLimit-Policy` on every answer say
+what is left.
+"""
+
+_ABOUT: Final[dict[Code, str]] = {
+    "invalid_request": "Something is wrong about the request; `param` names it.",
+    "unauthorized": "No valid API key.",
+    "insufficient_credits": "The wallet does not cover the call; `details` say by how much.",
+    "forbidden": "There is no active plan, the number is not yours, or the key lacks a scope.",
+    "not_found": "There is nothing by that name, or not in your org.",
+    "conflict": "It contradicts what is there: the same key with another body, a call that is over.",
+    "payload_too_large": "A body has at most 64 KB.",
+    "too_many_requests": "Try again after `Retry-After` seconds; a request made then passes.",
+    "internal_error": "Our fault. Asking again under the same Idempotency-Key is safe.",
+    "upstream_error": "What we asked on your behalf did not answer, or refused.",
+}
+
+_TAGS: Final = {
+    "Calls": "Place calls, and see what became of them.",
+    "Contacts": "Keep the contact book in step with your CRM.",
+    "Webhooks": "Be told of events, signed.",
+    "Events": "Pull the same events instead.",
+    "Account": "Agents, money and limits.",
+}
+
+
+@cache
+def document() -> dict[str, Any]:
+    """The whole document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Cualify REST API", "version": "1.0.0", "description": _INTRODUCTION},
+        "servers": [{"url": "https://app.cualify.in"}],
+        "security": [{"apiKey": []}],
+        "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
+        "paths": PATHS,
+        "components": {
+            "securitySchemes": {
+                "apiKey": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "cuk_live_<8>_<32>",
+                    "description": "An API key of your org. A `cuk_test_` key places calls on the simulator.",
+                }
+            },
+            "headers": {
+                "X-Request-Id": {"schema": {"type": "string"}, "description": "Names the request; say it to support."},
+                "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
+            },
+            "responses": {code: _refusal(code) for code in STATUS},
+            "schemas": SCHEMAS,
+        },
+    }
+
+
+def _refusal(code: Code) -> dict[str, Any]:
+    headers = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
+    if code in ("too_many_requests", "conflict"):
+        headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+    return {
+        "description": f"`{code}`: {_ABOUT[code]}",
+        "headers": headers,
+        "content": {"application/json": {"schema": ref("Error"), "example": examples.error(code)}},
+    }
+
+
+def printed() -> bytes:
+    """The document as the committed copy has it."""
+    return orjson.dumps(document(), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def main() -> None:
+    """Writes the copy, or, with `--check`, says whether it is true."""
+    if sys.argv[1:] == ["--check"]:
+        if not COMMITTED.exists() or COMMITTED.read_bytes() != printed():
+            sys.exit(f"{COMMITTED.name} is stale: python -m cualify_api.openapi.document")
+        return
+    COMMITTED.write_bytes(printed())
+
+
+if __name__ == "__main__":
+    main()

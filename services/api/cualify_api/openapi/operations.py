@@ -1,0 +1,24 @@
+"""Every route of `/api/v1`."""
+
+from typing import Final
+
+from cualify_api.openapi.building import Paths, operation, success
+from cualify_api.openapi.of_account import ACCOUNT, CONTACTS
+from cualify_api.openapi.of_calls import CALLS
+from cualify_api.openapi.of_webhooks import WEBHOOKS
+
+_DOCUMENT: Final = operation(
+    "getDocument",
+    "Account",
+    "This document",
+    success(200, "OpenAPI 3.1.", {"type": "object"}, {"openapi": "3.1.0"}),
+    refusals=("internal_error",),
+)
+
+PATHS: Final[Paths] = {
+    **CALLS,
+    **CONTACTS,
+    **WEBHOOKS,
+    **ACCOUNT,
+    "/api/v1/openapi.json": {"get": {**_DOCUMENT, "security": []}},
+}
