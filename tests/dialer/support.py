@@ -213,12 +213,12 @@ class Dialer:
         await self._recording(self.recovering, [self.recovering.look_up(one) for one in due])
         return len(due)
 
-    async def hear(self, *bodies: bytes) -> list[bool]:
+    async def hear(self, *bodies: bytes, provider: str = "bolna") -> list[bool]:
         """Callbacks that came together."""
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.callbacks.run(stop))
-            heard = [await self.callbacks.take("bolna", a_callback(body)) for body in bodies]
+            heard = [await self.callbacks.take(provider, a_callback(body)) for body in bodies]
             stop.set()
         return [bool(one) for one in heard]
 

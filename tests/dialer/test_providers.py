@@ -186,16 +186,16 @@ async def test_a_call_that_nobody_takes_up_ends_in_our_words(
     answer = await provider.dial(order)
     assert isinstance(answer, Accepted)
     end = await world.end_of(provider, replace(order, execution_id=answer.execution_id))
-    assert (end.phase, end.talked_sec) == (phase, 0)
+    assert (end.phase, int(end.talked_sec)) == (phase, 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_only_a_refusal_is_a_refusal_and_only_a_429_is_asked_again(world: World, name: str) -> None:
     provider = world.providers[name]
     assert isinstance(await provider.dial(world.order(name, "+919990000104")), Refused)
-    first = await provider.dial(world.order(name, "+919990000113"))
-    second = await provider.dial(world.order(name, "+919990000113", ref="ref_1_2"))
-    third = await provider.dial(world.order(name, "+919990000113", ref="ref_1_3"))
+    first, second, third = [
+        await provider.dial(world.order(name, "+919990000113", ref=ref)) for ref in ("abc", "abc_2", "abc_3")
+    ]
     assert (first, second) == (Throttled(1.0), Throttled(None))
     assert isinstance(third, Accepted)
     assert len(await world.journal("create")) == 1
@@ -292,11 +292,11 @@ async def test_a_status_unheard_of_means_nothing(world: World, name: str) -> Non
     assert (told.phase, told.is_last, told.status) == (Phase.UNHEARD_OF, False, "quantum-leap")
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("body", [b"", b"\xff\xfe", b"{", b"[]", b"a=1", b"null"])
 @pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", "multipart/form-data", ""])
-async def test_what_is_no_callback_is_none(world: World, name: str, body: bytes, kind: str) -> None:
-    assert isinstance(world.providers[name].parse_callback(heard(name, body, kind=kind)), NotACall | Forged)
+async def test_what_is_no_callback_is_none(world: World, kind: str) -> None:
+    for name, provider in world.providers.items():
+        for body in (b"", b"\xff\xfe", b"{", b"[]", b"a=1", b"null", b"--x--"):
+            assert isinstance(provider.parse_callback(heard(name, body, kind=kind)), NotACall | Forged)
 
 
 @pytest.mark.parametrize("name", SIGNED)
@@ -326,11 +326,9 @@ def test_twilios_own_example_fits() -> None:
     assert not twilio.is_signed("RSOYDt4T1cUTdK1PDd93/VVr8B8=", url="https://x/", fields=fields, auth_token="12345")
 
 
+BOLNA = {"completed", "no-answer", "busy", "failed", "canceled", "cancelled", "stopped", "error", "balance-low"}
 STATUSES: list[tuple[Mapping[str, Phase], set[str]]] = [
-    (
-        bolna_says.PHASES,
-        {"completed", "no-answer", "busy", "failed", "canceled", "cancelled", "stopped", "error", "balance-low"},
-    ),
+    (bolna_says.PHASES, BOLNA),
     (exotel.PHASES, {"completed", "failed", "busy", "no-answer", "canceled"}),
     (plivo.PHASES, {"completed", "busy", "failed", "timeout", "no-answer", "cancel", "answer"}),
     (twilio.PHASES, {"completed", "busy", "failed", "no-answer", "canceled"}),

@@ -13,11 +13,14 @@ import uvicorn
 from aiohttp.test_utils import TestServer
 from fastapi import FastAPI
 from pydantic import SecretStr
+from starlette.requests import Request
 
 from cualify_dialer import consume
+from cualify_dialer.callback_urls import CallbackUrls
+from cualify_dialer.callbacks import Guard
 from cualify_dialer.main import parts
 from cualify_dialer.model import Pace
-from cualify_dialer.settings import DialerSettings
+from cualify_dialer.settings import DialerSettings, networks
 from cualify_shared.clock import now as utc_now
 from cualify_shared.database import Pool
 from cualify_shared.events import decode
@@ -154,3 +157,41 @@ async def test_a_wrong_token_or_provider_is_told_nothing_and_a_body_has_a_limit(
         async with running.http.post(f"{running.url}/callbacks/{path}", data=body) as answer:
             assert answer.status == status
     assert await running.pool.fetchval("SELECT count(*) FROM provider_events") == 1
+
+
+async def test_an_attempts_own_address_lets_only_that_attempt_speak(running: Running) -> None:
+    urls = CallbackUrls(public_url=running.url, token=TOKEN)
+    good = urls.of("bolna", "boln_1")
+    for url, status in [
+        (good, 200),
+        (good.replace("boln_1", "boln_2"), 404),
+        (good.replace("bolna", "exotel", 1), 404),
+    ]:
+        async with running.http.post(url, data=b"{}") as answer:
+            assert answer.status == status
+    async with running.http.post(f"{running.url}/callbacks/bolna/{TOKEN}/boln_1", data=b"{}") as answer:
+        assert answer.status == 404, "the account's token is not an attempt's"
+
+
+def a_request_from(address: str, **headers: str) -> Request:
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request({"type": "http", "client": (address, 1), "headers": raw})
+
+
+@pytest.mark.parametrize(
+    ("address", "secret", "passes"),
+    [
+        ("13.203.39.153", "s3cret", True),
+        ("13.203.39.153", "s3cre", False),
+        ("13.203.39.153", None, False),
+        ("13.203.39.154", "s3cret", False),
+        ("testclient", "s3cret", False),
+    ],
+)
+def test_a_callback_comes_from_the_providers_addresses_with_the_header_that_was_agreed_on(
+    address: str, secret: str | None, passes: bool
+) -> None:
+    guard = Guard(networks("13.203.39.153, 10.0.0.0/8"), ("X-Cualify", "s3cret"))
+    headers = {"x_cualify": secret} if secret else {}
+    assert guard.lets_pass(a_request_from(address, **headers)) is passes
+    assert Guard().lets_pass(a_request_from("anywhere"))

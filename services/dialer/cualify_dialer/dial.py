@@ -201,7 +201,7 @@ class Dialing:
             )
             due = found.due
             if found.busy_numbers:
-                await turns.park(connection, found.busy_numbers, but=due, limit=PARKED_AT_ONCE)
+                await turns.park(connection, found.busy_numbers, limit=PARKED_AT_ONCE)
                 self._worker.wake()
             if due or not found.busy_numbers:
                 break

@@ -103,8 +103,8 @@ PARK = """
 WITH waiting AS (
     SELECT call_id
     FROM dial_jobs
-    WHERE state = 'queued' AND NOT parked AND to_e164 = ANY($1::text[]) AND call_id <> ALL($2::uuid[])
-    LIMIT $3::integer
+    WHERE state = 'queued' AND NOT parked AND to_e164 = ANY($1::text[])
+    LIMIT $2::integer
     FOR UPDATE SKIP LOCKED
 )
 UPDATE dial_jobs
@@ -119,9 +119,9 @@ async def unpark(connection: Connection, *, limit: int) -> None:
     await connection.execute(UNPARK, limit)
 
 
-async def park(connection: Connection, numbers: Sequence[str], *, but: Sequence[UUID], limit: int) -> None:
-    """Takes what waits behind these numbers out of the claim."""
-    await connection.execute(PARK, numbers, but, limit)
+async def park(connection: Connection, numbers: Sequence[str], *, limit: int) -> None:
+    """Takes what waits behind these numbers, to each of which an attempt is open, out of the claim."""
+    await connection.execute(PARK, numbers, limit)
 
 
 EXPIRED = """
@@ -173,8 +173,7 @@ served AS (
 candidates AS (
     SELECT served.org_id, served.provider, served.lines, served.open_calls, job.call_id, job.next_at, job.to_e164,
            coalesce(job.max_concurrent_calls, $5::integer) AS org_lines,
-           EXISTS (SELECT FROM attempts WHERE attempts.to_e164 = job.to_e164 AND state <> 'ended')
-               OR row_number() OVER (PARTITION BY job.to_e164 ORDER BY job.next_at, job.call_id) > 1 AS is_behind
+           EXISTS (SELECT FROM attempts WHERE attempts.to_e164 = job.to_e164 AND state <> 'ended') AS is_busy
     FROM served
     CROSS JOIN LATERAL (
         SELECT call_id, next_at, to_e164, max_concurrent_calls
@@ -188,26 +187,29 @@ candidates AS (
 ),
 turns AS (
     SELECT candidates.*,
-           open_calls + row_number() OVER (PARTITION BY org_id, is_behind ORDER BY next_at, call_id) AS turn
+           open_calls + row_number() OVER (PARTITION BY org_id, is_busy ORDER BY next_at, call_id) AS turn
     FROM candidates
 ),
-chosen AS (
-    SELECT call_id, next_at, turn, is_behind, lines,
-           row_number() OVER (PARTITION BY provider, is_behind ORDER BY turn, next_at, call_id) AS place
+allowed AS (
+    SELECT turns.*, row_number() OVER (PARTITION BY to_e164 ORDER BY turn, next_at, call_id) AS for_number
     FROM turns
-    WHERE is_behind OR turn <= org_lines
+    WHERE is_busy OR turn <= org_lines
+),
+chosen AS (
+    SELECT call_id, next_at, turn, is_busy, lines,
+           row_number() OVER (PARTITION BY provider, is_busy ORDER BY turn, next_at, call_id) AS place
+    FROM allowed
+    WHERE is_busy OR for_number = 1
 )
-SELECT dial_jobs.call_id, dial_jobs.to_e164, chosen.is_behind
+SELECT dial_jobs.call_id, dial_jobs.to_e164, chosen.is_busy
 FROM dial_jobs
 JOIN chosen ON chosen.call_id = dial_jobs.call_id
 WHERE dial_jobs.call_id = ANY(ARRAY(SELECT call_id FROM chosen WHERE place <= lines))
   AND dial_jobs.state = 'queued' AND chosen.place <= chosen.lines
-ORDER BY chosen.is_behind, chosen.turn, chosen.next_at, dial_jobs.call_id
+ORDER BY chosen.is_busy, chosen.turn, chosen.next_at, dial_jobs.call_id
 LIMIT 2 * $2::integer
 FOR UPDATE OF dial_jobs SKIP LOCKED
 """
-
-
 # The array, beside the join, keeps the planner from reading the whole queue when it believes that many are chosen.
 
 
@@ -238,8 +240,8 @@ async def due_jobs(
     """
     rows = await connection.fetch(DUE, now, limit, list(room), list(room.values()), org_lines)
     return Turns(
-        due=[row["call_id"] for row in rows if not row["is_behind"]][:limit],
-        busy_numbers=sorted({row["to_e164"] for row in rows if row["is_behind"]}),
+        due=[row["call_id"] for row in rows if not row["is_busy"]][:limit],
+        busy_numbers=sorted({row["to_e164"] for row in rows if row["is_busy"]}),
     )
 
 

@@ -164,8 +164,8 @@ class Plivo:
         return _snapshot(fields, "RequestUUID", "CallUUID") or NotACall()
 
     async def _read(self, call_id: str) -> LookUp:
-        """Ended calls, live ones and waiting ones are three different things to ask for."""
-        for query in ({}, {"status": "live"}, {"status": "queued"}):
+        """Waiting, live and ended calls are asked for apart; in this order none slips through as it moves on."""
+        for query in ({"status": "queued"}, {"status": "live"}, {}):
             status, body = await self._http.get(f"{self._calls_url}/{quote(call_id, safe='')}/", query)
             if status == 404:
                 continue
@@ -174,12 +174,12 @@ class Plivo:
         return Missing()
 
     async def _find(self, order: Order, *, now: datetime) -> LookUp:
-        ended = await self._ended(order)
-        if isinstance(ended, Unclear):
-            return ended
         under_way = await self._under_way(order)
         if isinstance(under_way, Unclear):
             return under_way
+        ended = await self._ended(order)
+        if isinstance(ended, Unclear):
+            return ended
         found = {one.execution_id: one for one in (*ended, *under_way) if one.execution_id not in order.not_ours}
         ours = sorted(found.values(), key=lambda one: (one.created_at or now, one.execution_id))
         if not ours:
@@ -212,7 +212,7 @@ class Plivo:
     async def _under_way(self, order: Order) -> Sequence[Snapshot] | Unclear:
         """Lists of ids only, of the whole account: each is read, and compared by its number."""
         found: list[Snapshot] = []
-        for state in ("live", "queued"):
+        for state in ("queued", "live"):
             status, body = await self._http.get(f"{self._calls_url}/", {"status": state})
             ids = body.get("calls") if status == 200 and isinstance(body, dict) else None
             if not isinstance(ids, list):

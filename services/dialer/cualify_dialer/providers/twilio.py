@@ -152,11 +152,11 @@ class Twilio:
         return Found(snapshot) if snapshot else Unclear(f"answered {status}" if status else str(body))
 
     async def _find(self, order: Order, *, now: datetime) -> LookUp:
-        """A call that waits may have no start time yet, so those are listed apart."""
+        """A call that waits may have no start time yet: those are listed apart, and first, as they move on."""
         base = {"To": order.to_e164, "PageSize": str(PAGE_SIZE)}
         since = (order.asked_at - CLOCKS_DIFFER_BY).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         found: dict[str, Snapshot] = {}
-        for query in ({**base, "StartTime>": since}, {**base, "Status": "queued"}):
+        for query in ({**base, "Status": "queued"}, {**base, "StartTime>": since}):
             page = await self._pages(query)
             if isinstance(page, Unclear):
                 return page

@@ -1,0 +1,391 @@
+"""Whatever happens in whatever order, on the real SQL: requests, callbacks, losses, repeats, kills, clocks that jump.
+
+A telephone network that keeps a book of every ring is the model. Two dialers work for it; either may be killed with all
+it was about to do, between any two steps. After each step the rules are checked, and in the end everything must end.
+"""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+import pytest
+from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from cualify_dialer.dial import Asking
+from cualify_dialer.model import Answered, LookedUp, Noted, Pace
+from cualify_dialer.providers import (
+    Accepted,
+    Answer,
+    Callback,
+    CallbackRequest,
+    Found,
+    HangUp,
+    LookUp,
+    Missing,
+    NotSent,
+    Order,
+    Phase,
+    Refused,
+    Snapshot,
+    Stopped,
+    Throttled,
+    TooLate,
+    Unclear,
+    Unknown,
+)
+from cualify_dialer.providers.bolna import Bolna
+from cualify_dialer.turns import Due
+from cualify_shared.clock import now as utc_now
+from cualify_shared.database import Pool, create_pool
+from cualify_shared.events import Event, decode
+from cualify_shared.events.call import CallRequested, Fallback, Retry
+from cualify_shared.ids import new_id
+from tests.dialer.support import Dialer, a_request, a_wish
+from tests.support.databases import MakeDatabase
+
+NUMBERS = tuple(f"+91999000{n:04d}" for n in range(4))
+ORGS = (new_id(), new_id())
+PACE = Pace(look_up_every_sec=30, settle_unknown_sec=120, give_up_after_sec=300)
+LINES, ORG_LINES = 3, 2
+EMPTY = "TRUNCATE dial_jobs, attempts, provider_events, provider_breakers, freed_numbers, outbox"
+MOODS = ("accepted", "accepted", "unknown", "swallowed", "refused", "throttled", "not_sent")
+LAST = ("completed", "busy", "no-answer", "failed", "canceled")
+WORDS = {"completed": Phase.COMPLETED, "busy": Phase.BUSY, "no-answer": Phase.NO_ANSWER}
+
+
+@dataclass(slots=True)
+class Execution:
+    """A call as the network has it: it has rung, once."""
+
+    id: str
+    ref: str
+    to_e164: str
+    statuses: list[str] = field(default_factory=lambda: ["queued"])
+
+    @property
+    def is_over(self) -> bool:
+        return self.statuses[-1] in LAST
+
+    def body(self, status: str) -> bytes:
+        return orjson.dumps(
+            {"id": self.id, "status": status, "context_details": {"recipient_data": {"cualify_ref": self.ref}}}
+        )
+
+    def snapshot(self) -> Snapshot:
+        phases = {"queued": Phase.PENDING, "in-progress": Phase.IN_PROGRESS, "failed": Phase.FAILED}
+        status = self.statuses[-1]
+        phase = {**phases, **WORDS, "canceled": Phase.CANCELED}[status]
+        talked = Decimal(10 if status == "completed" else 0)
+        return Snapshot(execution_id=self.id, ref=self.ref, phase=phase, status=status, talked_sec=talked)
+
+
+@dataclass(slots=True)
+class Network:
+    """Rings whoever it is asked to, and remembers. `mood` is how the next request fares."""
+
+    name: str
+    ref_prefix: str
+    mood: str = "accepted"
+    is_deaf: bool = False
+    executions: list[Execution] = field(default_factory=list)
+    dial_timeout_sec: float = 1.0
+    ready_within_sec: float = 0.0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        yield
+
+    async def ready(self, order: Order) -> Refused | NotSent | None:
+        return None
+
+    async def dial(self, order: Order) -> Answer:
+        refusals: dict[str, Answer] = {
+            "refused": Refused("400"),
+            "throttled": Throttled(None),
+            "not_sent": NotSent("dns"),
+            "swallowed": Unknown("500, and nothing was taken on"),
+        }
+        if self.mood in refusals:
+            return refusals[self.mood]
+        execution = Execution(f"{self.name}-{len(self.executions)}", order.ref, order.to_e164)
+        self.executions.append(execution)
+        return Unknown("500") if self.mood == "unknown" else Accepted(execution.id)
+
+    async def look_up(self, order: Order, *, now: datetime) -> LookUp:
+        if self.is_deaf:
+            return Unclear("503")
+        ours = [one for one in self.executions if order.execution_id in (None, one.id) and one.ref == order.ref]
+        return Found(ours[0].snapshot(), tuple(one.id for one in ours[1:])) if ours else Missing()
+
+    async def hang_up(self, execution_id: str) -> HangUp:
+        (execution,) = [one for one in self.executions if one.id == execution_id]
+        if execution.is_over:
+            return TooLate()
+        execution.statuses.append("canceled")
+        return Stopped()
+
+    def parse_callback(self, request: CallbackRequest) -> Callback:
+        return Bolna(url="http://127.0.0.1:9", api_key="k", timeout_sec=1).parse_callback(request)
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Each rule is a thing that happens."""
+
+    loop: asyncio.AbstractEventLoop
+    pool: Pool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = utc_now()
+        self.networks = [Network("bolna", "boln"), Network("exotel", "exo")]
+        self.dialers = [self.a_dialer(), self.a_dialer()]
+        self.requests: dict[UUID, CallRequested] = {}
+        self.claimed: list[tuple[Dialer, Asking]] = []
+        self.answered: list[tuple[Dialer, Noted]] = []
+        self.due: list[tuple[Dialer, Due]] = []
+
+    def a_dialer(self) -> Dialer:
+        return Dialer(
+            self.pool,
+            *self.networks,
+            lines=LINES,
+            org_lines=ORG_LINES,
+            pace=PACE,
+            clock=lambda: self.now,  # type: ignore[arg-type]
+        )
+
+    def do(self, work: Any) -> Any:
+        return self.loop.run_until_complete(asyncio.wait_for(work, 20))
+
+    @initialize(
+        first=st.lists(
+            st.tuples(st.sampled_from(NUMBERS[:3]), st.sampled_from(ORGS), st.booleans(), st.booleans()),
+            min_size=3,
+            max_size=8,
+        )
+    )
+    def begin(self, first: list[tuple[str, UUID, bool, bool]]) -> None:
+        self.do(self.pool.execute(EMPTY))
+        for to_e164, org_id, with_retry, with_fallback in first:
+            self.request(to_e164, org_id, with_retry, with_fallback, 0)
+
+    @rule(
+        to_e164=st.sampled_from(NUMBERS),
+        org_id=st.sampled_from(ORGS),
+        with_retry=st.booleans(),
+        with_fallback=st.booleans(),
+        later_sec=st.sampled_from([0, 0, 60]),
+    )
+    def one_more(self, to_e164: str, org_id: UUID, with_retry: bool, with_fallback: bool, later_sec: int) -> None:
+        self.request(to_e164, org_id, with_retry, with_fallback, later_sec)
+
+    def request(self, to_e164: str, org_id: UUID, with_retry: bool, with_fallback: bool, later_sec: int) -> None:
+        retry = Retry(max_attempts=2, on=("busy", "no_answer"), intervals_min=(1,)) if with_retry else None
+        fallback = (Fallback(provider="exotel", provider_agent_id="7"),) if with_fallback else None
+        at = self.now
+        one = a_request(
+            org_id=org_id,
+            to_e164=to_e164,
+            requested_at=at,
+            earliest_at=at + timedelta(seconds=later_sec) if later_sec else None,
+            latest_at=at + timedelta(minutes=10),
+            retry=retry,
+            fallback_providers=fallback,
+        )
+        self.requests[one.call_id] = one
+        self.do(self.dialers[0].consume(one))
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), wish=st.booleans())
+    def repeat_or_cancel(self, data: st.DataObject, wish: bool) -> None:
+        one = self.requests[data.draw(st.sampled_from(sorted(self.requests)))]
+        self.do(self.dialers[1].consume(a_wish(one) if wish else one))
+
+    @rule(which=st.integers(0, 1), limit=st.integers(1, 4))
+    def claim(self, which: int, limit: int) -> None:
+        dialer = self.dialers[which]
+        self.claimed += [(dialer, one) for one in self.do(dialer.dialing.claim(limit))]
+
+    @precondition(lambda self: self.claimed)
+    @rule(
+        data=st.data(),
+        mood=st.sampled_from(MOODS),
+    )
+    def ask(self, data: st.DataObject, mood: str) -> None:
+        """The request is sent; what it gave is in hand, and not yet written down."""
+        dialer, asking = self.claimed.pop(data.draw(st.integers(0, len(self.claimed) - 1)))
+        for network in self.networks:
+            network.mood = mood
+        answer = self.do(dialer.dialing._ask(asking))
+        self.answered.append((dialer, Noted(asking.call_id, Answered(asking.number, answer))))
+
+    @precondition(lambda self: self.answered)
+    @rule(data=st.data(), again=st.booleans())
+    def record(self, data: st.DataObject, again: bool) -> None:
+        dialer, noted = self.answered.pop(data.draw(st.integers(0, len(self.answered) - 1)))
+        for _ in range(2 if again else 1):
+            self.do(dialer.dialing._recorder._apply([noted]))
+
+    @rule(which=st.integers(0, 1))
+    def kill(self, which: int) -> None:
+        """Everything that one dialer was about to do is lost; another starts in its place."""
+        dead = self.dialers[which]
+        self.dialers[which] = self.a_dialer()
+        self.claimed = [one for one in self.claimed if one[0] is not dead]
+        self.answered = [one for one in self.answered if one[0] is not dead]
+        self.due = [one for one in self.due if one[0] is not dead]
+
+    @rule(data=st.data(), status=st.sampled_from(["in-progress", "completed", "busy", "no-answer", "failed"]))
+    def life_goes_on(self, data: st.DataObject, status: str) -> None:
+        alive = [one for network in self.networks for one in network.executions if not one.is_over]
+        if alive:
+            one = data.draw(st.sampled_from(alive))
+            if status != "in-progress" or one.statuses[-1] == "queued":
+                one.statuses.append(status)
+
+    @rule(data=st.data(), many=st.integers(1, 3))
+    def hear(self, data: st.DataObject, many: int) -> None:
+        """Callbacks, any of those that ever were, in any order."""
+        bodies = [
+            (network.name, one.body(status))
+            for network in self.networks
+            for one in network.executions
+            for status in one.statuses
+        ]
+        for name, body in data.draw(st.lists(st.sampled_from(bodies), max_size=many)) if bodies else []:
+            self.do(self.dialers[0].hear(body, provider=name))
+
+    @rule(which=st.integers(0, 1), deaf=st.sampled_from([False, False, True]))
+    def look(self, which: int, deaf: bool) -> None:
+        """The provider is asked what became of what is due; what it said is in hand."""
+        dialer = self.dialers[which]
+        for network in self.networks:
+            network.is_deaf = deaf
+        self.due += [(dialer, one) for one in self.do(dialer.recovering.claim(10))]
+
+    @precondition(lambda self: self.due)
+    @rule(data=st.data())
+    def look_up(self, data: st.DataObject) -> None:
+        dialer, due = self.due.pop(data.draw(st.integers(0, len(self.due) - 1)))
+        hang_up, look = self.do(dialer.recovering._asked(due))
+        noted = Noted(due.call_id, LookedUp(due.number, look, due.look_up_at, hang_up))
+        self.do(dialer.recovering._recorder._apply([noted]))
+
+    @rule(sec=st.sampled_from([1, 5, 20, 60, 400, -3]))
+    def time_jumps(self, sec: int) -> None:
+        self.now += timedelta(seconds=sec)
+
+    @invariant()
+    def nobody_is_rung_twice(self) -> None:
+        executions = [one for network in self.networks for one in network.executions]
+        assert len({one.ref for one in executions}) == len(executions)
+        for call_id, rings in Counter(UUID(one.ref.split("_")[1]) for one in executions).items():
+            assert rings <= (2 if self.requests[call_id].retry else 1)
+
+    @invariant()
+    def the_rules_hold_in_the_tables(self) -> None:
+        if not self.requests:
+            return
+        self.do(self._rules())
+
+    async def _rules(self) -> None:
+        jobs = await self.pool.fetch("SELECT call_id, org_id, state, to_e164, parked, status FROM dial_jobs")
+        attempts = await self.pool.fetch("SELECT call_id, org_id, provider, to_e164, state, result FROM attempts")
+        alive = [one for one in attempts if one["state"] != "ended"]
+        assert max(Counter(one["to_e164"] for one in alive).values(), default=0) <= 1
+        on_line = [one for one in alive if one["state"] != "disconnected"]
+        assert max(Counter(one["provider"] for one in on_line).values(), default=0) <= LINES
+        assert max(Counter(one["org_id"] for one in on_line).values(), default=0) <= ORG_LINES
+        assert {one["call_id"] for one in alive} == {job["call_id"] for job in jobs if job["state"] == "open"}
+        maybe_rung = Counter(
+            one["call_id"] for one in attempts if one["result"] not in ("refused", "throttled", "not_sent")
+        )
+        for call_id, count in maybe_rung.items():
+            assert count <= (2 if self.requests[call_id].retry else 1)
+        await self._nobody_is_forgotten(jobs, alive)
+        self._events_are_right(jobs, [decode(row["payload"]) for row in await self._outbox()])
+
+    async def _nobody_is_forgotten(self, jobs: list[asyncpg.Record], alive: list[asyncpg.Record]) -> None:
+        """Who is parked waits behind an open attempt, a job that is not parked, or a number that was just freed."""
+        freed = {row["to_e164"] for row in await self.pool.fetch("SELECT to_e164 FROM freed_numbers")}
+        held = freed | {one["to_e164"] for one in alive}
+        held |= {job["to_e164"] for job in jobs if job["state"] == "queued" and not job["parked"]}
+        assert {job["to_e164"] for job in jobs if job["state"] == "queued" and job["parked"]} <= held
+
+    def _events_are_right(self, jobs: list[asyncpg.Record], events: list[Event]) -> None:
+        ends = Counter(event.key for event in events if event.type.name in ("call.completed", "call.failed"))
+        assert ends == Counter(job["call_id"] for job in jobs if job["state"] == "ended")
+        for call_id in {event.key for event in events}:
+            own = [event for event in events if event.key == call_id and event.type.topic.name == "call.events"]
+            assert [event.sequence for event in own] == list(range(1, len(own) + 1))
+            names = [event.type.name for event in own]
+            assert not {"call.completed", "call.failed"} & set(names[:-1]), "nothing follows the end"
+
+    async def _outbox(self) -> list[asyncpg.Record]:
+        return list(await self.pool.fetch("SELECT payload FROM outbox ORDER BY id"))
+
+    def teardown(self) -> None:
+        """Left alone, with a provider that answers, everything ends in bounded time without a callback."""
+        if self.requests:
+            self.do(self._settle())
+
+    async def _settle(self) -> None:
+        self.claimed, self.answered, self.due = [], [], []
+        for network in self.networks:
+            network.mood, network.is_deaf = "accepted", False
+        dialer = self.a_dialer()
+        for _ in range(80):
+            self.now += timedelta(seconds=30)
+            for network in self.networks:
+                for one in network.executions:
+                    if not one.is_over:
+                        one.statuses.append("busy")
+            await dialer.dial()
+            await dialer.recover()
+            if not await self.pool.fetchval("SELECT count(*) FROM dial_jobs WHERE state IN ('queued', 'open')"):
+                break
+        states = await self.pool.fetch("SELECT state, count(*) FROM dial_jobs GROUP BY state")
+        assert {row["state"] for row in states} <= {"ended", "tombstone"}
+        assert await self.pool.fetchval("SELECT count(*) FROM attempts WHERE state <> 'ended'") == 0
+        self.nobody_is_rung_twice()
+        await self._rules()
+
+
+@pytest.fixture
+async def dsn(database: MakeDatabase) -> str:
+    return await database("cualify_dialer")
+
+
+def test_in_any_interleaving_nobody_is_rung_twice_and_everything_ends(dsn: str) -> None:
+    with asyncio.Runner() as runner:
+        Interleavings.loop = runner.get_loop()
+        Interleavings.pool = runner.run(create_pool(dsn, application_name="test", size=4))
+        run_state_machine_as_test(
+            Interleavings,
+            settings=settings(
+                max_examples=int(os.environ.get("INTERLEAVINGS", "15")),
+                stateful_step_count=40,
+                deadline=None,
+                derandomize="INTERLEAVINGS" not in os.environ,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+        Interleavings.pool.terminate()
