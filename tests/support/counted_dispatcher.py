@@ -26,14 +26,18 @@ async def _counted(connection: Any) -> None:
 
 async def _tell(path: Path) -> None:
     while True:
-        path.write_text(str(_count))
+        _write(path)
         await asyncio.sleep(0.1)
+
+
+def _write(path: Path) -> None:
+    path.write_text(str(_count))
 
 
 if __name__ == "__main__":
     database._speak_json = _counted
     made = SERVICE.parts
-    telling = []
+    telling: list[asyncio.Task[None]] = []
 
     def parts(context: Any) -> Any:
         telling.append(asyncio.get_running_loop().create_task(_tell(Path(os.environ["STATEMENTS_FILE"]))))

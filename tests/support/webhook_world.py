@@ -24,6 +24,9 @@ from cualify_shared.events.create_topics import create_topics
 from cualify_shared.events.customer import CustomerCallCompleted, CustomerCallDialing
 from cualify_shared.events.envelope import Event, encode, headers
 from cualify_shared.ids import new_id
+from cualify_webhook_dispatcher import endpoints
+from cualify_webhook_dispatcher.endpoints import Registered
+from cualify_webhook_dispatcher.secrets import Secrets
 from tests.support.databases import MakeDatabase
 
 SECRETS_KEY = bytes(range(32)).hex()
@@ -84,10 +87,6 @@ class World:
 
     async def register(self, path: str, *, org_id: UUID) -> UUID:
         """An endpoint at the sink, an hour old."""
-        from cualify_webhook_dispatcher import endpoints
-        from cualify_webhook_dispatcher.endpoints import Registered
-        from cualify_webhook_dispatcher.secrets import Secrets
-
         secrets = Secrets(key=bytes.fromhex(SECRETS_KEY), key_id="1")
         made = await endpoints.register(self.pool, secrets, org_id=org_id, url=self.sink_url + path, events=["*"])
         assert isinstance(made, Registered)
@@ -156,7 +155,7 @@ async def world(
     dsn = await database("cualify_webhook_dispatcher")
     await create_topics(kafka.bootstrap_servers, prefix=prefix)
     async with AsyncExitStack() as leaving:
-        sink = subprocess.Popen([sys.executable, "-m", "tests.support.webhook_sink", str(port)], cwd=ROOT)
+        sink = _sink(port)
         leaving.callback(_end, [sink])
         pool = await create_pool(dsn, application_name="world", size=3)
         leaving.callback(pool.terminate)
@@ -167,6 +166,10 @@ async def world(
         made = World(dsn, pool, kafka, prefix, folder, f"http://127.0.0.1:{port}", producer, http)
         leaving.callback(_end, made.replicas)
         yield made
+
+
+def _sink(port: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "tests.support.webhook_sink", str(port)], cwd=ROOT)
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
