@@ -299,12 +299,15 @@ class _Handle:
             return "tls_chain_incomplete" if incomplete else "tls_certificate"
         if code == pycurl.E_OPERATION_TIMEDOUT:
             return self._stage_of_timeout()
+        if code == pycurl.E_UNSUPPORTED_PROTOCOL and self.curl.getinfo(pycurl.REQUEST_SIZE) > 0:
+            return "bad_answer"  # It was asked, and what it said is no HTTP.
         return _CODES.get(code, "bad_answer")
 
     def _stage_of_timeout(self) -> str:
         if self._headers_ended:
             return "timeout_body"
-        if self.curl.getinfo(pycurl.PRETRANSFER_TIME) > 0:
+        # libcurl sets PRETRANSFER_TIME at the end too, so it tells nothing here.
+        if self.curl.getinfo(pycurl.REQUEST_SIZE) > 0:
             return "timeout_headers"
         if self.curl.getinfo(pycurl.CONNECT_TIME) > 0:
             return "timeout_tls"

@@ -1,0 +1,151 @@
+"""What a delivery costs, how late it is, and what hanging endpoints cost the others. Numbers, no timed assertions.
+
+`BENCH_EVENTS` (4,000; in full 20,000) and `BENCH_HANG_SEC` (10; in full 300) set the size.
+"""
+
+import asyncio
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cualify_local.kafka.broker import Kafka
+from cualify_local.postgres import Postgres
+from cualify_shared.ids import new_id
+from tests.support.databases import MakeDatabase
+from tests.support.webhook_world import ROOT, World, call_of, cpu_sec, world
+
+EVENTS = int(os.environ.get("BENCH_EVENTS", "4000"))
+HANG_SEC = float(os.environ.get("BENCH_HANG_SEC", "10"))
+MACHINE = f"{platform.machine()}, {psutil.cpu_count()} cores shared with sink, broker and database"
+
+pytestmark = pytest.mark.bench
+
+
+def percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+async def warm(made: World) -> None:
+    """One delivery has arrived: the consumer has its partitions."""
+    org_id = new_id()
+    await made.register("/warm", org_id=org_id)
+    await made.produce(call_of(org_id, 1))
+    await made.until_count(1, seconds=60)
+
+
+async def bare_cpu_ms(made: World, count: int) -> float:
+    """CPU-ms a request of the bare loop, against the same sink."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.bench.bare_sender",
+        made.sink_url + "/bare",
+        str(count),
+        "1000",
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    return float(out)
+
+
+@pytest.mark.parametrize("endpoints", [1, 10])
+async def test_cpu_and_statements_a_delivery(
+    kafka: Kafka, database: MakeDatabase, postgres: Postgres, tmp_path: Path, endpoints: int
+) -> None:
+    counter = tmp_path / "statements"
+    async with world(kafka, database, tmp_path) as made:
+        process = made.start(module="tests.support.counted_dispatcher", STATEMENTS_FILE=str(counter))
+        await made.until_ready()
+        await warm(made)
+        org_id = new_id()
+        for n in range(endpoints):
+            await made.register(f"/cpu/{n}", org_id=org_id)
+        events = [event for _ in range(EVENTS // endpoints) for event in call_of(org_id, 1)]
+        deliveries = len(events) * endpoints
+        await asyncio.sleep(0.3)
+        cpu, statements, began = cpu_sec(process.pid), int(counter.read_text()), time.monotonic()
+        await made.produce(events)
+        await made.until_count(1 + deliveries, seconds=300)
+        await _until_outbox_empty(made)
+        took = time.monotonic() - began
+        await asyncio.sleep(0.3)
+        cost = (cpu_sec(process.pid) - cpu) * 1000 / deliveries
+        per_delivery = (int(counter.read_text()) - statements) / deliveries
+        bare = await bare_cpu_ms(made, deliveries)
+    print(
+        f"\n{MACHINE}\n{deliveries} deliveries to {endpoints} endpoint(s): {cost:.3f} CPU-ms each in the dispatcher, "
+        f"bare signing loop {bare:.3f} (ratio {cost / bare:.1f}); {per_delivery:.3f} SQL statements each; "
+        f"{deliveries / took:.0f}/s until the outbox was empty"
+    )
+
+
+async def _until_outbox_empty(made: World) -> None:
+    async with asyncio.timeout(60):
+        while await made.pool.fetchval(
+            "SELECT exists (SELECT FROM outbox) OR exists (SELECT FROM deliveries WHERE state = 'pending')"
+        ):
+            await asyncio.sleep(0.02)
+
+
+async def test_latency_at_50_deliveries_a_second(kafka: Kafka, database: MakeDatabase, tmp_path: Path) -> None:
+    async with world(kafka, database, tmp_path) as made:
+        made.start()
+        await made.until_ready()
+        await warm(made)
+        org_id = new_id()
+        await made.register("/late", org_id=org_id)
+        bare: list[float] = []
+        for n in range(300):
+            next_at = time.monotonic() + 0.02
+            await made.produce(call_of(org_id, 1))
+            if n % 10 == 0:
+                began = time.monotonic()
+                async with made.http.post(
+                    made.sink_url + "/bare", data=b'{"timestamp":"2026-01-01T00:00:00Z","sequence":1,"data":{}}'
+                ):
+                    bare.append((time.monotonic() - began) * 1000)
+            await asyncio.sleep(max(0, next_at - time.monotonic()))
+        await asyncio.sleep(1)
+        late = [(one["at"] - one["happened"]) * 1000 for one in await made.got() if one["path"] == "/late"]
+    assert len(late) == 300
+    print(
+        f"\n{MACHINE}\n50 deliveries/s, from the event's time to the receiver: p50 {percentile(late, 0.5):.1f} ms, "
+        f"p99 {percentile(late, 0.99):.1f} ms; a plain POST beside it: p50 {percentile(bare, 0.5):.1f} ms, "
+        f"p99 {percentile(bare, 0.99):.1f} ms"
+    )
+
+
+async def test_what_two_hanging_endpoints_of_twenty_cost_the_others(
+    kafka: Kafka, database: MakeDatabase, tmp_path: Path
+) -> None:
+    found: dict[str, float] = {}
+    for hang in (0, 2):
+        async with world(kafka, database, tmp_path) as made:
+            made.start(DELIVERY_TIMEOUT_SEC="15")
+            await made.until_ready()
+            await warm(made)
+            orgs = [new_id() for _ in range(20)]
+            for n, org_id in enumerate(orgs):
+                await made.register("/hang" if n < hang else "/well", org_id=org_id)
+            until = time.monotonic() + HANG_SEC
+            while time.monotonic() < until:
+                next_at = time.monotonic() + 0.1
+                await made.produce(event for org_id in orgs for event in call_of(org_id, 1))
+                await asyncio.sleep(max(0, next_at - time.monotonic()))
+            await asyncio.sleep(1)
+            got = await made.got()
+        late = [(one["at"] - one["happened"]) * 1000 for one in got if one["path"] == "/well"]
+        found[f"{hang} hanging"] = percentile(late, 0.99)
+        print(
+            f"\n{hang} of 20 hang for {HANG_SEC:.0f} s at 200 events/s: healthy p50 {percentile(late, 0.5):.1f} ms, "
+            f"p99 {percentile(late, 0.99):.1f} ms, {len(late)} deliveries; "
+            f"{sum(one['path'] == '/hang' for one in got)} requests to those that hang"
+        )
+    print(f"{MACHINE}\nhealthy p99 with / without: {found['2 hanging'] / found['0 hanging']:.2f}")
