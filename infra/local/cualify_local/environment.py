@@ -111,6 +111,7 @@ def _own_environment(settings: StackSettings, at: Addresses, secret: Secrets) ->
         DIALER: {
             "BOLNA_URL": at.url(SIMULATOR),
             "BOLNA_API_KEY": secret.bolna_api_key,
+            "BOLNA_IS_SIMULATOR": "true",
             "CALLBACK_TOKEN": secret.callback_token,
             "PROVIDER_TIMEOUT_SEC": str(settings.provider_timeout_sec),
             "LOOK_UP_EVERY_SEC": str(settings.look_up_every_sec),

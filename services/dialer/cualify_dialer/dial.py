@@ -74,10 +74,12 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lines:
-    """What the claim must respect. `org_lines` is for calls that say nothing of their org's plan."""
+    """What the claim must respect. `org_lines` is for calls that say nothing of their org's plan; `simulators` are the
+    providers that ring nobody."""
 
     providers: Mapping[str, Capacity]
     org_lines: int
+    simulators: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +219,9 @@ class Dialing:
             if call.provider in room.closed and now < call.request.latest_at:
                 noted += self._rerouted(call, room)
                 continue
-            decision = gate.decide(call, now=now, busy=busy, providers=self._providers)
+            decision = gate.decide(
+                call, now=now, busy=busy, providers=self._providers, simulators=self._lines.simulators
+            )
             match decision:
                 case Dial():
                     busy.add(call.request.to_e164)

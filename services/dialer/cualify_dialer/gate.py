@@ -28,10 +28,17 @@ class Never:
 Decision: TypeAlias = Dial | Wait | Never
 
 
-def decide(call: Call, *, now: datetime, busy: Collection[str], providers: Collection[str]) -> Decision:
-    """Decides on one job. `busy` are the numbers to which an attempt is open, `providers` those that we can ask."""
+def decide(
+    call: Call, *, now: datetime, busy: Collection[str], providers: Collection[str], simulators: Collection[str] = ()
+) -> Decision:
+    """Decides on one job. `busy` are the numbers to which an attempt is open, `providers` those that we can ask.
+
+    A call placed with a test key goes to one of the `simulators`, which ring nobody, or nowhere.
+    """
     if not call.waits:
         return Wait()
+    if call.request.test and call.provider not in simulators:
+        return Never("no_simulator")
     if now >= call.request.latest_at:
         return Never("expired")
     if call.provider not in providers:

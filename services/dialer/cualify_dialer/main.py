@@ -42,6 +42,7 @@ def parts(ctx: Context[DialerSettings]) -> Parts:
         lines=Lines(
             providers={name: account.capacity for name, account in has.items()},
             org_lines=settings.org_max_concurrent_calls,
+            simulators=frozenset({"bolna"} if settings.bolna_is_simulator else ()),
         ),
         urls=urls,
         committed=ctx.committed,

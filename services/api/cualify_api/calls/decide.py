@@ -55,13 +55,14 @@ class Plan:
     pulse_sec: int
     active_until: datetime | None
     expired_at: datetime | None
+    max_concurrent_calls: int | None
 
     def is_active(self, at: datetime) -> bool:
         """Whether calls may be placed now."""
         return self.expired_at is None and (self.active_until is None or at < self.active_until)
 
 
-TRIAL: Final = Plan(rate_paise_per_sec=0, pulse_sec=1, active_until=None, expired_at=None)
+TRIAL: Final = Plan(rate_paise_per_sec=0, pulse_sec=1, active_until=None, expired_at=None, max_concurrent_calls=None)
 """The terms of a test key's calls, whatever the org's plan: they cost nothing and hold nothing."""
 
 
@@ -94,6 +95,7 @@ class Accepted:
 
     call: Call
     agent: Agent
+    plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ def _decide_new(request: Request, world: World) -> Accepted | Problem:
     if call.hold_paise > available_paise(credit):
         return _too_little(credit, needed_paise=call.hold_paise)
     credit.held += call.hold_paise
-    return Accepted(call, agent)
+    return Accepted(call, agent, plan)
 
 
 def _call(request: Request, agent: Agent, plan: Plan, *, from_e164: str | None) -> Call:

@@ -156,6 +156,7 @@ def _requested(decision: Accepted, tokens: CalleeTokens) -> Event:
             earliest_at=call.earliest_at,
             latest_at=call.latest_at,
             test=call.test,
+            max_concurrent_calls=decision.plan.max_concurrent_calls,
         ),
         org_id=call.org_id,
         key=call.id,

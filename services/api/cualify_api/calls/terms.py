@@ -29,7 +29,8 @@ async def locked_credit(connection: Connection, org_ids: Sequence[UUID]) -> dict
 
 LOCK_TERMS = """
 SELECT c.org_id, c.granted, c.held, n.e164,
-       p.org_id IS NOT NULL AS has_plan, p.rate_paise_per_sec, p.pulse_sec, p.active_until, p.expired_at
+       p.org_id IS NOT NULL AS has_plan, p.rate_paise_per_sec, p.pulse_sec, p.active_until, p.expired_at,
+       p.max_concurrent_calls
 FROM org_credit AS c
 LEFT JOIN org_plans AS p ON p.org_id = c.org_id
 LEFT JOIN org_numbers AS n ON n.org_id = c.org_id AND n.is_default
@@ -58,7 +59,13 @@ async def locked_terms(connection: Connection, org_ids: Sequence[UUID]) -> OrgTe
     return OrgTerms(
         credits={row["org_id"]: Credit(row["granted"], row["held"]) for row in rows},
         plans={
-            row["org_id"]: Plan(row["rate_paise_per_sec"], row["pulse_sec"], row["active_until"], row["expired_at"])
+            row["org_id"]: Plan(
+                row["rate_paise_per_sec"],
+                row["pulse_sec"],
+                row["active_until"],
+                row["expired_at"],
+                row["max_concurrent_calls"],
+            )
             for row in rows
             if row["has_plan"]
         },
