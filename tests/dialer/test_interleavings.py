@@ -7,7 +7,7 @@ it was about to do, between any two steps. After each step the rules are checked
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -23,7 +23,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -63,9 +62,41 @@ from tests.support.databases import MakeDatabase
 NUMBERS = tuple(f"+91999000{n:04d}" for n in range(4))
 ORGS = (new_id(), new_id())
 PACE = Pace(look_up_every_sec=30, settle_unknown_sec=120, give_up_after_sec=300)
-LINES, ORG_LINES = 3, 2
+LINES, ORG_LINES = 5, 4
 EMPTY = "TRUNCATE dial_jobs, attempts, provider_events, provider_breakers, freed_numbers, outbox"
 MOODS = ("accepted", "accepted", "unknown", "swallowed", "refused", "throttled", "not_sent")
+STEPS = (
+    *(
+        "request",
+        "repeat_or_cancel",
+        "claim",
+        "claim",
+        "ask",
+        "ask",
+        "ask",
+        "dial",
+        "dial",
+        "record",
+        "record",
+        "record",
+    ),
+    *(
+        "kill",
+        "life_goes_on",
+        "life_goes_on",
+        "life_goes_on",
+        "hear",
+        "hear",
+        "look",
+        "look",
+        "look_up",
+        "look_up",
+        "time_jumps",
+    ),
+)
+"""Named more than once, more often."""
+EITHER, FLAG = st.integers(0, 1), st.booleans()
+Draw = Callable[..., Any]
 LAST = ("completed", "busy", "no-answer", "failed", "canceled")
 WORDS = {"completed": Phase.COMPLETED, "busy": Phase.BUSY, "no-answer": Phase.NO_ANSWER}
 
@@ -186,15 +217,14 @@ class Interleavings(RuleBasedStateMachine):
         for to_e164, org_id, with_retry, with_fallback in first:
             self.request(to_e164, org_id, with_retry, with_fallback, 0)
 
-    @rule(
-        to_e164=st.sampled_from(NUMBERS),
-        org_id=st.sampled_from(ORGS),
-        with_retry=st.booleans(),
-        with_fallback=st.booleans(),
-        later_sec=st.sampled_from([0, 0, 60]),
-    )
-    def one_more(self, to_e164: str, org_id: UUID, with_retry: bool, with_fallback: bool, later_sec: int) -> None:
-        self.request(to_e164, org_id, with_retry, with_fallback, later_sec)
+    @rule(data=st.data(), what=st.sampled_from(STEPS))
+    def step(self, data: st.DataObject, what: str) -> None:
+        """One rule for all, so that each run has a bit of everything."""
+        getattr(self, f"_{what}")(data.draw)
+
+    def _request(self, draw: Draw) -> None:
+        later_sec = draw(st.sampled_from([0, 0, 60]))
+        self.request(draw(st.sampled_from(NUMBERS)), draw(st.sampled_from(ORGS)), draw(FLAG), draw(FLAG), later_sec)
 
     def request(self, to_e164: str, org_id: UUID, with_retry: bool, with_fallback: bool, later_sec: int) -> None:
         retry = Retry(max_attempts=2, on=("busy", "no_answer"), intervals_min=(1,)) if with_retry else None
@@ -212,56 +242,55 @@ class Interleavings(RuleBasedStateMachine):
         self.requests[one.call_id] = one
         self.do(self.dialers[0].consume(one))
 
-    @precondition(lambda self: self.requests)
-    @rule(data=st.data(), wish=st.booleans())
-    def repeat_or_cancel(self, data: st.DataObject, wish: bool) -> None:
-        one = self.requests[data.draw(st.sampled_from(sorted(self.requests)))]
-        self.do(self.dialers[1].consume(a_wish(one) if wish else one))
+    def _repeat_or_cancel(self, draw: Draw) -> None:
+        one = self.requests[draw(st.sampled_from(sorted(self.requests)))]
+        self.do(self.dialers[1].consume(a_wish(one) if draw(FLAG) else one))
 
-    @rule(which=st.integers(0, 1), limit=st.integers(1, 4))
-    def claim(self, which: int, limit: int) -> None:
-        dialer = self.dialers[which]
-        self.claimed += [(dialer, one) for one in self.do(dialer.dialing.claim(limit))]
+    def _claim(self, draw: Draw) -> None:
+        dialer = self.dialers[draw(EITHER)]
+        self.claimed += [(dialer, one) for one in self.do(dialer.dialing.claim(draw(st.integers(1, 4))))]
 
-    @precondition(lambda self: self.claimed)
-    @rule(
-        data=st.data(),
-        mood=st.sampled_from(MOODS),
-    )
-    def ask(self, data: st.DataObject, mood: str) -> None:
-        """The request is sent; what it gave is in hand, and not yet written down."""
-        dialer, asking = self.claimed.pop(data.draw(st.integers(0, len(self.claimed) - 1)))
+    def _ask(self, draw: Draw) -> None:
+        """A request is sent; what it gave is in hand, and not yet written down."""
+        if not self.claimed:
+            return
+        dialer, asking = self.claimed.pop(draw(st.integers(0, len(self.claimed) - 1)))
+        mood = draw(st.sampled_from(MOODS))
         for network in self.networks:
             network.mood = mood
         answer = self.do(dialer.dialing._ask(asking))
         self.answered.append((dialer, Noted(asking.call_id, Answered(asking.number, answer))))
 
-    @precondition(lambda self: self.answered)
-    @rule(data=st.data(), again=st.booleans())
-    def record(self, data: st.DataObject, again: bool) -> None:
-        dialer, noted = self.answered.pop(data.draw(st.integers(0, len(self.answered) - 1)))
-        for _ in range(2 if again else 1):
+    def _dial(self, draw: Draw) -> None:
+        """A claim and all its requests at one go."""
+        self._claim(draw)
+        while self.claimed:
+            self._ask(draw)
+
+    def _record(self, draw: Draw) -> None:
+        if not self.answered:
+            return
+        dialer, noted = self.answered.pop(draw(st.integers(0, len(self.answered) - 1)))
+        for _ in range(draw(st.integers(1, 2))):
             self.do(dialer.dialing._recorder._apply([noted]))
 
-    @rule(which=st.integers(0, 1))
-    def kill(self, which: int) -> None:
+    def _kill(self, draw: Draw) -> None:
         """Everything that one dialer was about to do is lost; another starts in its place."""
+        which = draw(EITHER)
         dead = self.dialers[which]
         self.dialers[which] = self.a_dialer()
         self.claimed = [one for one in self.claimed if one[0] is not dead]
         self.answered = [one for one in self.answered if one[0] is not dead]
         self.due = [one for one in self.due if one[0] is not dead]
 
-    @rule(data=st.data(), status=st.sampled_from(["in-progress", "completed", "busy", "no-answer", "failed"]))
-    def life_goes_on(self, data: st.DataObject, status: str) -> None:
+    def _life_goes_on(self, draw: Draw) -> None:
         alive = [one for network in self.networks for one in network.executions if not one.is_over]
         if alive:
-            one = data.draw(st.sampled_from(alive))
+            one, status = draw(st.sampled_from(alive)), draw(st.sampled_from(["in-progress", *LAST[:4]]))
             if status != "in-progress" or one.statuses[-1] == "queued":
                 one.statuses.append(status)
 
-    @rule(data=st.data(), many=st.integers(1, 3))
-    def hear(self, data: st.DataObject, many: int) -> None:
+    def _hear(self, draw: Draw) -> None:
         """Callbacks, any of those that ever were, in any order."""
         bodies = [
             (network.name, one.body(status))
@@ -269,28 +298,25 @@ class Interleavings(RuleBasedStateMachine):
             for one in network.executions
             for status in one.statuses
         ]
-        for name, body in data.draw(st.lists(st.sampled_from(bodies), max_size=many)) if bodies else []:
+        for name, body in draw(st.lists(st.sampled_from(bodies), max_size=3)) if bodies else []:
             self.do(self.dialers[0].hear(body, provider=name))
 
-    @rule(which=st.integers(0, 1), deaf=st.sampled_from([False, False, True]))
-    def look(self, which: int, deaf: bool) -> None:
-        """The provider is asked what became of what is due; what it said is in hand."""
-        dialer = self.dialers[which]
-        for network in self.networks:
-            network.is_deaf = deaf
+    def _look(self, draw: Draw) -> None:
+        """What is due is leased; later somebody asks the provider, who may be deaf."""
+        dialer = self.dialers[draw(EITHER)]
         self.due += [(dialer, one) for one in self.do(dialer.recovering.claim(10))]
 
-    @precondition(lambda self: self.due)
-    @rule(data=st.data())
-    def look_up(self, data: st.DataObject) -> None:
-        dialer, due = self.due.pop(data.draw(st.integers(0, len(self.due) - 1)))
-        hang_up, look = self.do(dialer.recovering._asked(due))
-        noted = Noted(due.call_id, LookedUp(due.number, look, due.look_up_at, hang_up))
-        self.do(dialer.recovering._recorder._apply([noted]))
+    def _look_up(self, draw: Draw) -> None:
+        for network in self.networks:
+            network.is_deaf = draw(st.sampled_from([False, False, True]))
+        for _ in range(len(self.due) - draw(st.integers(0, min(1, len(self.due))))):
+            dialer, due = self.due.pop()
+            hang_up, look = self.do(dialer.recovering._asked(due))
+            noted = Noted(due.call_id, LookedUp(due.number, look, due.look_up_at, hang_up))
+            self.do(dialer.recovering._recorder._apply([noted]))
 
-    @rule(sec=st.sampled_from([1, 5, 20, 60, 400, -3]))
-    def time_jumps(self, sec: int) -> None:
-        self.now += timedelta(seconds=sec)
+    def _time_jumps(self, draw: Draw) -> None:
+        self.now += timedelta(seconds=draw(st.sampled_from([1, 2, 5, 20, 40, 60, 400, -3])))
 
     @invariant()
     def nobody_is_rung_twice(self) -> None:
@@ -381,7 +407,7 @@ def test_in_any_interleaving_nobody_is_rung_twice_and_everything_ends(dsn: str) 
             Interleavings,
             settings=settings(
                 max_examples=int(os.environ.get("INTERLEAVINGS", "15")),
-                stateful_step_count=40,
+                stateful_step_count=60,
                 deadline=None,
                 derandomize="INTERLEAVINGS" not in os.environ,
                 database=None,
