@@ -182,6 +182,7 @@ async def test_every_event_is_finished_scheduled_or_paused(dispatcher: Dispatche
     await dispatcher.arrive(*(event for _ in range(20) for event in call_events(org_id, 2)))
     await dispatcher.until("opened_at IS NOT NULL FROM endpoints")
     assert await claims.unscheduled(dispatcher.pool) == 0
+    await dispatcher.until("count(*) = 0 FROM deliveries WHERE lease_token IS NOT NULL")
     await dispatcher.pool.execute("UPDATE endpoints SET next_due_at = NULL")
     assert await claims.unscheduled(dispatcher.pool) > 0, "the query would see it"
     assert await claims.mend_ready_list(dispatcher.pool) == 1

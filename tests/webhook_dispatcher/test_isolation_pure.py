@@ -18,12 +18,11 @@ SEC = timedelta(seconds=1)
 
 
 def failed(
-    health: Health, code: str = "http_5xx", *, after: timedelta = timedelta(), began: timedelta | None = None
+    health: Health, code: str = "http_5xx", *, after: timedelta = timedelta(), probe: bool | None = None
 ) -> Health:
     now = AT + after
-    return breaker.after(
-        health, failure_code=code, asked_sec=None, began_at=now if began is None else AT + began, now=now
-    )
+    as_probe = health.is_open if probe is None else probe
+    return breaker.after(health, failure_code=code, asked_sec=None, probe=as_probe, began_at=now, now=now)
 
 
 def opened() -> Health:
@@ -37,7 +36,7 @@ def test_five_failures_in_a_row_open_the_breaker_and_a_success_between_starts_th
     health = Health()
     for _ in range(4):
         health = failed(health, "timeout_headers")
-    health = breaker.after(health, failure_code=None, asked_sec=None, began_at=AT, now=AT)
+    health = breaker.after(health, failure_code=None, asked_sec=None, probe=False, began_at=AT, now=AT)
     assert health == Health()
     for _ in range(4):
         health = failed(health, "connect_refused")
@@ -68,11 +67,13 @@ def test_probes_go_at_10_s_30_s_1_min_2_min_and_then_every_5_min() -> None:
 
 def test_what_was_under_way_when_it_opened_is_no_probe() -> None:
     health = opened()
-    assert failed(health, after=3 * SEC, began=-SEC).not_before == health.not_before
+    assert failed(health, after=3 * SEC, probe=False).not_before == health.not_before
 
 
 def test_the_first_success_closes_it_and_starts_slowly() -> None:
-    health = breaker.after(opened(), failure_code=None, asked_sec=None, began_at=AT + 10 * SEC, now=AT + 11 * SEC)
+    health = breaker.after(
+        opened(), failure_code=None, asked_sec=None, probe=False, began_at=AT + 10 * SEC, now=AT + 11 * SEC
+    )
     assert health == Health(recovered_at=AT + 11 * SEC)
 
 

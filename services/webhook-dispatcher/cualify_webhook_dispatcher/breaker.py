@@ -62,15 +62,15 @@ def says_down(failure_code: str | None) -> bool:
 
 
 def after(
-    health: Health, *, failure_code: str | None, asked_sec: float | None, began_at: datetime, now: datetime
+    health: Health, *, failure_code: str | None, asked_sec: float | None, probe: bool, began_at: datetime, now: datetime
 ) -> Health:
     """The health after an attempt. `asked_sec`: the endpoint as a whole asked to be left alone for so long."""
     if failure_code is None:
         return _after_success(health, began_at=began_at, now=now)
     failing = replace(health, failing_since=health.failing_since or now)
     if health.opened_at is not None:
-        # What was under way when it opened is no probe.
-        failed = failing if began_at < health.opened_at else _after_probe(failing, now=now)
+        # What was under way when it opened, or was begun by a replica that had not seen it yet, is no probe.
+        failed = _after_probe(failing, now=now) if probe else failing
     elif says_down(failure_code):
         failed = _after_down(failing, now=now)
     else:

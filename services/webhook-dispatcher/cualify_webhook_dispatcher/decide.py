@@ -33,7 +33,12 @@ def decide(results: Sequence[Result], healths: Mapping[UUID, Health], *, now: da
         before = folded.get(id_, Health())
         asked_sec = _of_endpoint(result)
         folded[id_] = breaker.after(
-            before, failure_code=result.failure_code, asked_sec=asked_sec, began_at=result.at, now=now
+            before,
+            failure_code=result.failure_code,
+            asked_sec=asked_sec,
+            probe=result.job.probe,
+            began_at=result.at,
+            now=now,
         )
         verdicts.append(_verdict(result, was_open=before.is_open))
         if result.failure_code is not None:
