@@ -20,7 +20,8 @@ from cualify_local.stack_file import StackFile
 from cualify_local.webhooks import register
 
 FINISHED_WITHIN_SEC = 60
-LOOK_EVERY_SEC = 0.1
+LOOK_EVERY_SEC = 0.6
+"""A hundred looks a minute: the org may make 120 requests, like any customer's."""
 TERMINAL = frozenset({"completed", "failed", "no_answer", "busy", "canceled"})
 STYLES = {"completed": "green", "busy": "yellow", "no_answer": "yellow", "failed": "red", "in_progress": "cyan"}
 
