@@ -79,7 +79,7 @@ class DialerSettings(ServiceSettings):
     twilio_calls_per_sec: PerSecond = 1.0
 
     bolna_is_simulator: bool = False
-    """What stands at `bolna_url` rings nobody. Only then calls of test keys are dialed; else they end `no_simulator`."""
+    """What stands at `bolna_url` rings nobody. Only then are test keys' calls dialed; else they end `no_simulator`."""
 
     provider_timeout_sec: Annotated[float, Field(gt=0, le=120)] = 10.0
     """How long we wait for the answer to one request. After that the outcome of a dial is unknown."""

@@ -190,6 +190,8 @@ async def _labelled(
     if shared > FEW and without_labels <= FEW:
         return await _among_few(connection, org_id, wanted, _Walk(LIST_BY_STATUS, COUNT_BY_STATUS), page)
     calls = await _rows(connection, LIST_LABELLED, org_id, wanted, page, key, value, 2**62)
+    if wanted == Wanted(metadata={key: value}, span=wanted.span):
+        return Listed(calls, min(shared, FEW), total_is_exact=shared <= FEW)
     counting = _Page(TOP, FEW + 1, 0)
     total = await _number(connection, COUNT_LABELLED, org_id, wanted, counting, key, value, FEW)
     return Listed(calls, total, total_is_exact=shared <= FEW)
