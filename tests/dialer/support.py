@@ -25,6 +25,7 @@ from cualify_dialer.providers import (
     NotSent,
     Order,
     Phase,
+    Provider,
     Refused,
     Snapshot,
     TooLate,
@@ -148,7 +149,7 @@ class Dialer:
     def __init__(
         self,
         pool: Pool,
-        *provided: ScriptedProvider,
+        *provided: Provider,
         lines: int = 100,
         org_lines: int = 100,
         calls_per_sec: float = 1000.0,

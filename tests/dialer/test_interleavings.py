@@ -199,7 +199,7 @@ class Interleavings(RuleBasedStateMachine):
             lines=LINES,
             org_lines=ORG_LINES,
             pace=PACE,
-            clock=lambda: self.now,  # type: ignore[arg-type]
+            clock=lambda: self.now,
         )
 
     def do(self, work: Any) -> Any:
