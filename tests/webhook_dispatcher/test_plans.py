@@ -40,4 +40,3 @@ async def test_a_hot_statement_finds_its_rows_by_the_right_index_without_statist
         assert index in plan, plan
     for index in unused:
         assert index not in plan, plan
-
