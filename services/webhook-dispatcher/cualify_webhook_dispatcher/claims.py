@@ -59,7 +59,7 @@ due AS MATERIALIZED (
         (
             SELECT event_id, endpoint_id, due_at, false AS low
             FROM deliveries
-            WHERE endpoint_id = r.id AND state = 'pending' AND (replay_id IS NOT NULL) = false AND due_at <= now()
+            WHERE endpoint_id = r.id AND finished_at IS NULL AND (replay_id IS NOT NULL) = false AND due_at <= now()
             ORDER BY due_at
             LIMIT r.free
         )
@@ -67,7 +67,7 @@ due AS MATERIALIZED (
         (
             SELECT event_id, endpoint_id, due_at, true
             FROM deliveries
-            WHERE endpoint_id = r.id AND state = 'pending' AND (replay_id IS NOT NULL) = true AND due_at <= now()
+            WHERE endpoint_id = r.id AND finished_at IS NULL AND (replay_id IS NOT NULL) = true AND due_at <= now()
             ORDER BY due_at
             LIMIT least(r.free, $5::integer)
         )
@@ -95,7 +95,7 @@ WITH chosen AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT event_id, endpoint_id
         FROM deliveries
-        WHERE endpoint_id = r.id AND state = 'pending' AND NOT behind AND (lease_token IS NULL OR due_at <= now())
+        WHERE endpoint_id = r.id AND finished_at IS NULL AND NOT behind AND (lease_token IS NULL OR due_at <= now())
           AND (asked_until IS NULL OR asked_until <= now())
         ORDER BY replay_id IS NOT NULL, due_at
         LIMIT 1
@@ -116,11 +116,11 @@ SET next_due_at = (
     SELECT greatest(min(at), CASE WHEN e.id = ANY($2::uuid[]) THEN now() + $3::interval ELSE e.not_before END)
     FROM (
         (SELECT due_at AS at FROM deliveries d
-         WHERE d.endpoint_id = e.id AND d.state = 'pending' AND (d.replay_id IS NOT NULL) = false
+         WHERE d.endpoint_id = e.id AND d.finished_at IS NULL AND (d.replay_id IS NOT NULL) = false
          ORDER BY due_at LIMIT 1)
         UNION ALL
         (SELECT due_at FROM deliveries d
-         WHERE d.endpoint_id = e.id AND d.state = 'pending' AND (d.replay_id IS NOT NULL) = true
+         WHERE d.endpoint_id = e.id AND d.finished_at IS NULL AND (d.replay_id IS NOT NULL) = true
          ORDER BY due_at LIMIT 1)
     ) pending
     HAVING min(at) IS NOT NULL

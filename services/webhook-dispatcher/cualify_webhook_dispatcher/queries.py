@@ -161,7 +161,6 @@ recorded AS (
     FROM result r
     JOIN endpoints e ON e.id = r.endpoint_id AND e.deleted_at IS NULL
     WHERE d.event_id = r.event_id AND d.endpoint_id = r.endpoint_id AND d.lease_token = r.lease_token
-      AND d.state = 'pending'
     RETURNING r.n, d.event_id, d.endpoint_id, d.subject_id, d.sequence, d.state, d.attempts, d.due_at, r.at,
               r.duration_ms, r.status_code, r.failure_code, r.response
 ),
@@ -293,7 +292,7 @@ def _numbered(
 BRING_FORWARD = """
 UPDATE deliveries
 SET due_at = now()
-WHERE endpoint_id = ANY($1::uuid[]) AND state = 'pending' AND due_at > now() AND lease_token IS NULL AND NOT behind
+WHERE endpoint_id = ANY($1::uuid[]) AND finished_at IS NULL AND due_at > now() AND lease_token IS NULL AND NOT behind
   AND (asked_until IS NULL OR asked_until <= now())
 """
 
