@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from cualify_local.kafka.broker import Kafka
 from cualify_local.kafka.choose import stop_kafka
@@ -18,6 +19,15 @@ from tests.support.databases import Databases, MakeDatabase, start_test_postgres
 def pytest_report_header(config: pytest.Config) -> str:
     """Says which broker this run is on, before anything else."""
     return "broker: none started" if config.option.collectonly else described(shared_kafka())
+
+
+def pytest_configure() -> None:
+    """Logs in plain lines: a trace drawn in colours takes longer than most tests."""
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain],
+        cache_logger_on_first_use=False,
+    )
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -29,6 +29,8 @@ MIGRATION_LOCK = 0x6375616C
 
 _PASSING_SQLSTATE_CLASSES = frozenset({"08", "40", "53", "55", "57", "58"})
 """Connection, transaction rollback, resources, lock not available, operator intervention, system error."""
+_PASSING_SQLSTATES = frozenset({"25P03", "25P04"})
+"""A transaction cut because this process stood still in it for too long."""
 
 
 class MigrationError(Exception):
@@ -38,7 +40,8 @@ class MigrationError(Exception):
 def is_passing(error: BaseException) -> bool:
     """Whether the same work can succeed later without any change: the database is away, busy, or broke a deadlock."""
     if isinstance(error, asyncpg.PostgresError):
-        return (error.sqlstate or "")[:2] in _PASSING_SQLSTATE_CLASSES
+        state = error.sqlstate or ""
+        return state[:2] in _PASSING_SQLSTATE_CLASSES or state in _PASSING_SQLSTATES
     if isinstance(error, asyncpg.DataError):
         return False
     return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError)

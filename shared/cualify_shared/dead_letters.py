@@ -24,7 +24,7 @@ class Record:
 
 PARK = """
 INSERT INTO dead_letters (topic, partition, "offset", key, payload, headers, error)
-SELECT topic, partition, "offset", key, payload, headers::jsonb, error
+SELECT topic, partition, "offset", key, payload, headers::json, error
 FROM unnest($1::text[], $2::integer[], $3::bigint[], $4::bytea[], $5::bytea[], $6::text[], $7::text[])
      AS r (topic, partition, "offset", key, payload, headers, error)
 ON CONFLICT ON CONSTRAINT a_record_is_parked_once DO NOTHING
@@ -44,7 +44,7 @@ async def park(connection: Connection, letters: Sequence[tuple[Record, str]]) ->
         [r.key for r in records],
         [r.value for r in records],
         [_headers_to_json(r) for r in records],
-        [error[:2000] for _, error in letters],
+        [_storable(error) for _, error in letters],
     )
 
 
@@ -94,7 +94,7 @@ WHERE id = $1
 
 async def settle(connection: Connection, letter_id: int, *, status: str, error: str) -> None:
     """Says how a redrive went."""
-    await connection.execute(SETTLE, letter_id, status, error[:2000])
+    await connection.execute(SETTLE, letter_id, status, _storable(error))
 
 
 COUNT_PARKED = """
@@ -112,6 +112,11 @@ def _record(row: Row) -> Record:
 def _headers_to_json(record: Record) -> str:
     """As text: asyncpg takes a list inside a jsonb[] for another dimension of the array."""
     return orjson.dumps([[name, _base64(value)] for name, value in record.headers]).decode()
+
+
+def _storable(error: str) -> str:
+    """Text that PostgreSQL takes, whatever somebody's exception says."""
+    return error[:2000].encode("utf-8", "replace").decode().replace("\0", "�")
 
 
 def _base64(value: bytes | None) -> str | None:

@@ -74,7 +74,7 @@ def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[st
 
 def masked(text: str) -> str:
     """`text` without phone numbers and API keys."""
-    return _KEY.sub(r"cuk_\1_…", _PHONE.sub("+…", text))
+    return _PHONE.sub("+…", _KEY.sub(r"cuk_\1_…", text))
 
 
 def _to_json(value: Any, **_: Any) -> str:

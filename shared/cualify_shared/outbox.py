@@ -5,12 +5,12 @@ event's `sequence`. Then, for one key, the order of ids is the order of commits.
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import asyncpg
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -25,6 +25,9 @@ log = structlog.get_logger(__name__)
 RELAY_LOCK = 0x6F757462
 BATCH = 1000
 POLL_SEC = (0.002, 0.02)
+"""Shortest and longest pause while events come. What this process commits is seen at once: it wakes the relay."""
+POLL_WHEN_QUIET_SEC = 0.1
+QUIET_AFTER_SEC = 2.0
 ACK_WITHIN_SEC = 30.0
 
 PUT = """
@@ -67,7 +70,7 @@ WHERE id = ANY($1::bigint[])
 PARK_TOO_LARGE = """
 WITH gone AS (DELETE FROM outbox WHERE id = $1 RETURNING id, topic, key, payload)
 INSERT INTO dead_letters (topic, partition, "offset", key, payload, headers, error)
-SELECT topic, -1, id, convert_to(key, 'UTF8'), payload, '[]'::jsonb, 'larger than the broker takes; never published'
+SELECT topic, -1, id, convert_to(key, 'UTF8'), payload, '[]'::json, 'larger than the broker takes; never published'
 FROM gone
 """
 
@@ -99,6 +102,7 @@ class Relay:
         self._dsn, self._service = dsn, service
         self._bootstrap_servers, self._topic_prefix = bootstrap_servers, topic_prefix
         self._awake = asyncio.Event()
+        self._pause, self._moved_at = POLL_SEC[0], 0.0
         self.problem: str | None = None
         """Why nothing is being published at the moment; None while all is well or another replica is active."""
 
@@ -111,15 +115,8 @@ class Relay:
         while not stop.is_set():
             try:
                 await self._lead(stop)
-            except (
-                RelayLost,
-                KafkaError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-                OSError,
-                TimeoutError,
-            ) as error:
-                if isinstance(error, asyncpg.PostgresError) and not is_passing(error):
+            except Exception as error:
+                if not isinstance(error, RelayLost | KafkaError) and not is_passing(error):
                     raise
                 self.problem = f"{type(error).__name__}: {error}"
                 log.warning("relay_lost", error=self.problem)
@@ -150,19 +147,24 @@ class Relay:
         try:
             await asyncio.wait_for(producer.start(), ACK_WITHIN_SEC)
             metrics.RELAY_ACTIVE.set(1)
-            self.problem, pause = None, POLL_SEC[0]
+            self.problem = None
             while True:
                 last_look = stop.is_set()
                 self._awake.clear()
                 moved = await self._publish_batch(connection, producer)
                 if last_look and moved < BATCH:
                     return
-                pause = POLL_SEC[0] if moved else min(pause * 2, POLL_SEC[1])
                 if not moved:
-                    await until_set(self._awake, pause)
+                    await until_set(self._awake, self._pause_sec())
+                else:
+                    self._pause, self._moved_at = POLL_SEC[0], time.monotonic()
         finally:
             # aiokafka's stop() can hang when the broker is gone.
             await within(producer.stop(), 3)
+
+    def _pause_sec(self) -> float:
+        self._pause = min(self._pause * 2, POLL_SEC[1])
+        return self._pause if time.monotonic() - self._moved_at < QUIET_AFTER_SEC else POLL_WHEN_QUIET_SEC
 
     async def _publish_batch(self, connection: Connection, producer: AIOKafkaProducer) -> int:
         rows = [Waiting(**row) for row in await connection.fetch(FETCH, BATCH)]

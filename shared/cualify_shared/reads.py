@@ -31,9 +31,10 @@ from cualify_shared.waiting import pauses, until_set, within
 log = structlog.get_logger(__name__)
 
 MAX_RECORDS = 500
-BATCH_TIMEOUT_MS = 10
-"""FastStream sleeps as long again after an empty poll, so this is also the longest that it does not look."""
+LONGEST_POLL_MS = 1_000
 TRIES_OF_ONE_RECORD = 3
+LOOK_EVERY_SEC = 2.0
+EXIT_TO_BE_STARTED_AGAIN = 70
 
 AfterCommit: TypeAlias = Callable[[], None]
 Handler: TypeAlias = Callable[[Connection, Sequence[Event]], Awaitable[AfterCommit | None]]
@@ -64,9 +65,12 @@ class Reader:
         self._pool, self._stop, self._committed = pool, stop, committed
         self._names = {type_of(model).name for model in read.handles}
         self.progress_at = time.monotonic()
+        self.in_hand = 0
+        """Records of the batch that is being handled."""
 
     async def handle(self, records: Sequence[Record]) -> None:
         """Returns when all of the records are committed: handled, of no interest, or parked."""
+        self.in_hand = len(records)
         wanted, poison = self._decoded(records)
         for pause in pauses():
             if self._stop.is_set():
@@ -75,14 +79,21 @@ class Reader:
                 await self._commit(wanted, poison)
                 break
             except Exception as error:
-                if not is_passing(error):
-                    raise
-                self.progress_at = time.monotonic()
-                log.warning("database_away", topic=self.read.topic.name, retry_in_sec=pause, error=repr(error))
+                self._say_why(error, retry_in_sec=pause)
             await until_set(self._stop, pause)
+        self.in_hand = 0
         faults.point(f"reads.{self.read.topic.name}.committed")
         self.progress_at = time.monotonic()
         metrics.CONSUMED.labels(self.read.topic.name).inc(len(records))
+
+    def _say_why(self, error: Exception, *, retry_in_sec: float) -> None:
+        """A batch is never given up: the next acknowledgement would pass over it. Stuck for long, the process exits."""
+        topic = self.read.topic.name
+        if is_passing(error):
+            self.progress_at = time.monotonic()
+            log.warning("database_away", topic=topic, retry_in_sec=retry_in_sec, error=repr(error))
+        else:
+            log.critical("batch_stuck", topic=topic, retry_in_sec=retry_in_sec, exc_info=error)
 
     async def redrive(self, record: Record) -> None:
         """Sends one parked record through the same handler. Raises what the handler raises, or MalformedEvent."""
@@ -222,7 +233,6 @@ class Reading:
             group_id=self._subscription.group(topic),
             batch=True,
             max_records=MAX_RECORDS,
-            batch_timeout_ms=BATCH_TIMEOUT_MS,
             auto_offset_reset="earliest",
             ack_policy=AckPolicy.MANUAL,
             max_poll_interval_ms=300_000,
@@ -231,11 +241,12 @@ class Reading:
             **self._subscription.membership(),
         )
 
-        @subscriber
         async def on_batch(message: KafkaMessage) -> None:
             await reader.handle([_record(raw) for raw in message.raw_message])
             await message.ack()
 
+        subscriber(on_batch)
+        subscriber.get_msg = _fetch
         return subscriber
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -252,47 +263,38 @@ class Reading:
                 return
         self.problem = None
         try:
-            while not await until_set(stop, 1.0):
-                await self._look_after()
+            while not await until_set(stop, LOOK_EVERY_SEC):
+                if stalled := await self.stalled():
+                    log.critical("consumer_stalled", topics=stalled)
+                    os._exit(EXIT_TO_BE_STARTED_AGAIN)
         finally:
             # aiokafka's stop() can hang when the broker is gone.
             await within(self.broker.stop(), 8)
 
-    async def _look_after(self) -> None:
-        self.problem = await self._broker_problem()
-        for reader in self._readers:
-            lag = await self._lag(reader)
-            if lag is None:
-                continue
-            metrics.CONSUMER_LAG.labels(reader.read.topic.name).set(lag)
-            if lag == 0:
-                reader.progress_at = time.monotonic()
-            elif time.monotonic() - reader.progress_at > self._subscription.stalled_after_sec:
-                log.critical(
-                    "consumer_stalled", topic=reader.read.topic.name, lag=lag, after_sec=self._stalled_after_sec
-                )
-                os._exit(70)
+    async def stalled(self) -> list[str]:
+        """Topics with records left on which nothing has moved for too long: aiokafka does not always find back."""
+        lags = [(reader, await self._lag(reader)) for reader in self._readers]
+        self.problem = None if all(lag is not None for _, lag in lags) else "the broker does not answer"
+        return [reader.read.topic.name for reader, lag in lags if lag and self._is_stuck(reader)]
 
-    async def _broker_problem(self) -> str | None:
-        consumer: AIOKafkaConsumer = next(iter(self.subscribers.values())).consumer
-        try:
-            await asyncio.wait_for(consumer.topics(), 5)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        return None
+    def _is_stuck(self, reader: Reader) -> bool:
+        return time.monotonic() - reader.progress_at > self._subscription.stalled_after_sec
 
     async def _lag(self, reader: Reader) -> int | None:
-        consumer: AIOKafkaConsumer | None = self.subscribers[reader.read.topic.name].consumer
-        if consumer is None:
+        """Records that are not committed here yet, asked of the broker; None where it does not answer."""
+        topic, consumer = reader.read.topic.name, self.subscribers[reader.read.topic.name].consumer
+        try:
+            async with asyncio.timeout(5):
+                partitions = consumer.assignment()
+                ends = await consumer.end_offsets(partitions) if partitions else {}
+                unread = sum([max(0, end - await consumer.position(one)) for one, end in ends.items()])
+        except Exception as error:
+            log.warning("lag_unknown", topic=topic, error=repr(error))
             return None
-        lag = 0
-        for partition in consumer.assignment():
-            end = consumer.highwater(partition)
-            if end is not None:
-                try:
-                    lag += max(0, end - await asyncio.wait_for(consumer.position(partition), 1))
-                except Exception:
-                    return None
+        lag: int = unread + reader.in_hand
+        metrics.CONSUMER_LAG.labels(topic).set(lag)
+        if lag == 0:
+            reader.progress_at = time.monotonic()
         return lag
 
 
@@ -301,6 +303,12 @@ async def _parse_raw(records: tuple[ConsumerRecord[Any, Any], ...], original: Ca
     message = await original(tuple(replace(record, headers=()) for record in records))
     message.raw_message = records
     return message
+
+
+async def _fetch(consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[Any, Any], ...]:
+    """The next batch as soon as there is one. FastStream's own way sleeps after an empty poll, blind meanwhile."""
+    batches = await consumer.getmany(timeout_ms=LONGEST_POLL_MS, max_records=MAX_RECORDS)
+    return tuple(record for records in batches.values() for record in records)
 
 
 async def _decode_nothing(_: Any) -> None:

@@ -19,7 +19,7 @@ CRASHES = [
     (DIALER, "dialer.provider_answered", "completed", 1),
     (DIALER, "dialer.callbacks_handled", "completed", 1),
     (DIALER, "dialer.looked_up", "completed", 1),
-    (DIALER, "relay.acknowledged", "completed", 1),
+    (DIALER, "relay.acknowledged", None, None),
     (DIALER, "reads.call.requests.handled", "completed", 1),
     (DIALER, "reads.call.requests.committed", "completed", 1),
     (API, "api.place.committed", "completed", 1),
@@ -34,7 +34,9 @@ CRASHES = [
     (DISPATCHER, "reads.customer.events.handled", "completed", 1),
     (DISPATCHER, "reads.customer.events.committed", "completed", 1),
 ]
-"""Where a process dies, once; how a call placed just before ends; how often the phone rings."""
+"""Where a process dies, once; how a call placed just before ends; how often the phone rings. With the relay dies what
+may just be about to ask the provider: then the phone has rung once, or the call has failed without a ring."""
+EITHER = {("completed", 1), ("failed", 0)}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -53,19 +55,19 @@ async def crashing(
     ids=[f"{service} at {point}" for service, point, *_ in CRASHES],
 )
 async def test_killed_at_a_named_point_the_call_ends_once(
-    crashing: Platform, tmp_path: Path, n: int, service: str, point: str, status: str, rings: int
+    crashing: Platform, tmp_path: Path, n: int, service: str, point: str, status: str | None, rings: int | None
 ) -> None:
     to_e164 = f"+9199930000{n:02d}"
     async with dying(crashing, service, point, tmp_path):
         placed = await crashing.place(to_e164)
         ended = await crashing.until_settled(placed["id"])
         assert (tmp_path / point).exists(), "the process died where it should"
-    assert (ended["status"], await crashing.rings(to_e164)) == (status, rings)
-    assert ended["credits_debited_paise"] == ((n + 30) * 10 if status == "completed" else 0)
+    assert (ended["status"], await crashing.rings(to_e164)) in (EITHER if status is None else {(status, rings)})
+    assert ended["credits_debited_paise"] == ((n + 30) * 10 if ended["status"] == "completed" else 0)
     await crashing.until_quiet()
     await no_event_is_lost_or_out_of_order(crashing)
     await money_adds_up(crashing)
-    last = "call.completed" if status == "completed" else "call.failed"
+    last = "call.completed" if ended["status"] == "completed" else "call.failed"
 
     async def told() -> bool:
         return any(r.call_id == placed["id"] and r.type == last for r in crashing.receiver.received)

@@ -63,6 +63,7 @@ async def test_json_goes_in_and_out_as_python(
         (asyncpg.DeadlockDetectedError(""), True),
         (asyncpg.TooManyConnectionsError(""), True),
         (asyncpg.AdminShutdownError(""), True),
+        (asyncpg.IdleInTransactionSessionTimeoutError(""), True),
         (ConnectionResetError(), True),
         (TimeoutError(), True),
         (asyncpg.InterfaceError("connection is closed"), True),

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from faststream import AckPolicy
 
 from cualify_local.kafka.broker import Kafka
+from cualify_shared import reads
 from cualify_shared.database import Connection, Pool
 from cualify_shared.events import Event, encode
 from cualify_shared.events.call import CallDialing
@@ -30,7 +32,14 @@ async def publish(kafka: Kafka, topic: str, *records: tuple[bytes, Sequence[tupl
         await producer.stop()
 
 
-def make_reading(pool: Pool, kafka: Kafka, prefix: str, stop: asyncio.Event, handler: Handler = remember) -> Reading:
+def make_reading(
+    pool: Pool,
+    kafka: Kafka,
+    prefix: str,
+    stop: asyncio.Event,
+    handler: Handler = remember,
+    stalled_after_sec: float = 60,
+) -> Reading:
     reader = Reader(Read(CALL_EVENTS, (CallDialing,), handler), pool=pool, stop=stop, committed=lambda: None)
     subscription = Subscription(
         service="test",
@@ -39,15 +48,17 @@ def make_reading(pool: Pool, kafka: Kafka, prefix: str, stop: asyncio.Event, han
         embedded=kafka.kind == "embedded",
         replica="",
         drain_sec=5,
-        stalled_after_sec=60,
+        stalled_after_sec=stalled_after_sec,
     )
     return Reading([reader], subscription)
 
 
 @asynccontextmanager
-async def reading(pool: Pool, kafka: Kafka, prefix: str, handler: Handler = remember) -> AsyncIterator[Reading]:
+async def reading(
+    pool: Pool, kafka: Kafka, prefix: str, handler: Handler = remember, stalled_after_sec: float = 60
+) -> AsyncIterator[Reading]:
     stop = asyncio.Event()
-    made = make_reading(pool, kafka, prefix, stop, handler)
+    made = make_reading(pool, kafka, prefix, stop, handler, stalled_after_sec)
     running = asyncio.create_task(made.run(stop))
     try:
         yield made
@@ -115,6 +126,32 @@ async def committed_offsets(kafka: Kafka, prefix: str, topic: str) -> int:
         return sum([await consumer.committed(partition) or 0 for partition in partitions])
     finally:
         await consumer.stop()
+
+
+async def test_a_consumer_on_which_nothing_moves_is_said_to_be_stalled(
+    pool: Pool, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "LOOK_EVERY_SEC", 3600)  # else this process would exit, as a service's does
+    prefix, topic = await make_topic(kafka)
+    await publish(kafka, topic, (encode(dialing(1)), []))
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hangs(connection: Connection, events: Sequence[Event]) -> None:
+        reached.set()
+        await go_on.wait()
+        await remember(connection, events)
+
+    async with reading(pool, kafka, prefix, hangs, stalled_after_sec=0.05) as running:
+        await asyncio.wait_for(reached.wait(), 30)
+        async with asyncio.timeout(20):
+            while await running.stalled() != [CALL_EVENTS.name]:
+                await asyncio.sleep(0.02)
+        go_on.set()
+        await until_seen(pool, 1)
+        async with asyncio.timeout(20):
+            while await running.stalled():
+                await asyncio.sleep(0.02)
+        assert running.problem is None
 
 
 def test_no_subscription_is_at_most_once_by_accident(pool: Pool, kafka: Kafka) -> None:

@@ -50,7 +50,7 @@ async def test_a_record_that_can_not_be_handled_is_parked_and_the_rest_is_handle
 
 @pytest.mark.parametrize("value", [None, b"", b"{", b"\x00\xff", b'{"type": "call.dialing"}'])
 async def test_bytes_that_are_no_event_are_parked_unchanged(pool: Pool, value: bytes | None) -> None:
-    strange = (("x", b"\xff\xfe"), ("y", None))
+    strange = (("x", b"\xff\xfe"), ("y", None), ("nul \0 inside", b"\0"))
     good = record_of(dialing(1), offset=9)
     await reader_for(pool).handle([Record(CALL_EVENTS.name, 3, 8, b"\xffkey", value, strange), good])
     async with pool.acquire() as connection, connection.transaction():
@@ -64,6 +64,31 @@ async def test_the_same_poison_read_again_is_parked_once(pool: Pool) -> None:
     record = Record(CALL_EVENTS.name, 0, 1, None, b"{", ())
     await reader_for(pool).handle([record])
     await reader_for(pool).handle([record])
+    assert await pool.fetchval("SELECT count(*) FROM dead_letters") == 1
+
+
+async def test_an_exception_that_can_not_be_stored_as_it_is_parks_its_record_all_the_same(pool: Pool) -> None:
+    async def says_strange_things(_: Connection, __: Sequence[Event]) -> None:
+        raise ValueError("nul \0, half a character \ud800")
+
+    await reader_for(pool, says_strange_things).handle([record_of(dialing(1))])
+    assert "half a character" in await pool.fetchval("SELECT error FROM dead_letters")
+
+
+async def test_a_batch_that_can_not_even_be_parked_is_tried_again_and_never_passed_over(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_park, tries = dead_letters.park, 0
+
+    async def park_fails_once(connection: Connection, letters: Sequence[tuple[Record, str]]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise RuntimeError("a bug of ours")
+        await real_park(connection, letters)
+
+    monkeypatch.setattr(dead_letters, "park", park_fails_once)
+    await reader_for(pool).handle([Record(CALL_EVENTS.name, 0, 1, None, b"{", ())])
     assert await pool.fetchval("SELECT count(*) FROM dead_letters") == 1
 
 

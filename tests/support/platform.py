@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -156,11 +157,17 @@ class Platform:
             return sum([ends[partition] - (await reading.committed(partition) or 0) for partition in partitions])
 
     async def rewind(self) -> None:
-        """Every group's offsets back to the first record. The services must be down."""
+        """Every group's offsets back to the first record, as a member of it. The services must be down."""
         for group, topic in self.groups():
-            async with consumer(self.kafka, group) as reading:
-                partitions = await self._partitions(reading, topic)
-                await reading.commit(dict.fromkeys(partitions, 0))
+            member = AIOKafkaConsumer(
+                topic, bootstrap_servers=self.kafka.bootstrap_servers, group_id=group, enable_auto_commit=False
+            )
+            await member.start()
+            try:
+                await until(partial(_assigned, member), f"{group} joined")
+                await member.commit(dict.fromkeys(member.assignment(), 0))
+            finally:
+                await member.stop()
 
     async def _partitions(self, reading: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
         """Assigns all partitions of a topic; none where nobody has written to it yet."""
@@ -221,6 +228,10 @@ async def until(look: Callable[[], Awaitable[Any]], what: str, *, within_sec: fl
                 await asyncio.sleep(0.05)
     except TimeoutError:
         raise AssertionError(f"not within {within_sec:g} s: {what}") from None
+
+
+async def _assigned(member: AIOKafkaConsumer) -> bool:
+    return bool(member.assignment())
 
 
 def unless_away(ask: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:

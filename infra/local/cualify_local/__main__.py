@@ -19,11 +19,12 @@ from cualify_local.up import up
 Command: TypeAlias = Callable[[StackSettings, Console], Awaitable[int]]
 COMMANDS: dict[str, Command] = {"demo": demo, "up": up}
 INTERRUPTED = 130
+WIDTH_OF_A_LOG = 130
 
 
 def main(words: list[str]) -> int:
     """Exit code: 0 done, 1 failed (one line says why), 2 wrong words, 130 interrupted."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_A_LOG)
     command = COMMANDS.get(words[0]) if len(words) == 1 else None
     if command is None:
         console.print(f"say one of: {', '.join(COMMANDS)}")

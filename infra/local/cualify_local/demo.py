@@ -21,6 +21,8 @@ from cualify_local.webhooks import register
 
 FINISHED_WITHIN_SEC = 60
 LOOK_EVERY_SEC = 0.1
+WIDE = 120
+"""Columns of a terminal from which on a call's whole life fits in its row."""
 TERMINAL = frozenset({"completed", "failed", "no_answer", "busy", "canceled"})
 STYLES = {"completed": "green", "busy": "yellow", "no_answer": "yellow", "failed": "red", "in_progress": "cyan"}
 
@@ -73,7 +75,8 @@ async def demo(settings: StackSettings, console: Console) -> int:
         ) as stack:
             seeded = await seed(stack)
             console.print(
-                f"  {ORG_NAME} can call: ₹{TOP_UP_PAISE / 100:,.0f} in the wallet, {RATE_PAISE_PER_SEC} paise a second",
+                f"  {ORG_NAME}, set up by the `cualify` command: ₹{TOP_UP_PAISE / 100:,.0f} in the wallet, "
+                f"{RATE_PAISE_PER_SEC} paise a second",
                 highlight=False,
             )
             receiver.secret = await register(stack, seeded, url=receiver.url, events=["*"])
@@ -105,8 +108,9 @@ async def _show(stack: Stack, seeded: Seeded, calls: Sequence[Followed], console
             return await _follow(
                 http, url, calls, deadline, lambda line: console.print(line, highlight=False, soft_wrap=True)
             )
-        with Live(_table(calls), console=console, refresh_per_second=10) as live:
-            return await _follow(http, url, calls, deadline, lambda _: live.update(_table(calls)))
+        wide = console.width >= WIDE
+        with Live(_table(calls, wide=wide), console=console, refresh_per_second=10) as live:
+            return await _follow(http, url, calls, deadline, lambda _: live.update(_table(calls, wide=wide)))
 
 
 async def _place(http: aiohttp.ClientSession, url: str, seeded: Seeded, call: Followed) -> None:
@@ -155,16 +159,17 @@ def _plain(call: Followed) -> str:
     return f"  {call.to_e164}  {call.plot:<38} {' → '.join(call.life)}{paid}"
 
 
-def _table(calls: Sequence[Followed]) -> Table:
+def _table(calls: Sequence[Followed], *, wide: bool) -> Table:
+    """One row a call; a narrow terminal shows where each call is, a wide one how it came there."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("callee")
-    table.add_column("what happens there")
-    table.add_column("life of the call", min_width=46)
-    table.add_column("talk", justify="right")
-    table.add_column("paise", justify="right")
-    table.add_column("webhook")
+    table.add_column("callee", no_wrap=True, width=13)
+    table.add_column("what happens there", no_wrap=True, overflow="ellipsis", width=36 if wide else 26)
+    table.add_column("life of the call" if wide else "status", no_wrap=True, width=42 if wide else 11)
+    table.add_column("talk", justify="right", no_wrap=True, width=5)
+    table.add_column("paise", justify="right", no_wrap=True, width=5)
+    table.add_column("webhook", no_wrap=True, width=8)
     for call in calls:
-        life = " → ".join(f"[{STYLES.get(status, 'dim')}]{status}[/]" for status in call.life)
+        life = " → ".join(f"[{STYLES.get(status, 'dim')}]{status}[/]" for status in call.life[0 if wide else -1 :])
         cost = call.shown.get("credits_debited_paise")
         talk = call.shown.get("duration_sec") if cost is not None else None
         table.add_row(
@@ -173,7 +178,7 @@ def _table(calls: Sequence[Followed]) -> Table:
             life,
             "" if talk is None else f"{talk} s",
             "" if cost is None else str(cost),
-            f"[green]✓[/] {call.webhook.type}" if call.webhook else "",
+            "[green]verified[/]" if call.webhook else "",
         )
     return table
 
@@ -188,7 +193,7 @@ async def _epilogue(
         async with http.get(f"{url}/api/v1/wallet") as answer:
             wallet = (await answer.json())["data"]
     console.print("\nThe wallet's ledger, newest first:")
-    console.print(_ledger(entries, calls))
+    console.print(_ledger(entries, calls, wide=console.width >= WIDE))
     verified = sum(1 for received in receiver.received if received.verified)
     console.print(
         f"\n{len(calls)} calls, {verified} webhooks verified by the standardwebhooks library, "
@@ -204,11 +209,13 @@ async def _epilogue(
     )
 
 
-def _ledger(entries: Sequence[dict[str, Any]], calls: Sequence[Followed]) -> Table:
+def _ledger(entries: Sequence[dict[str, Any]], calls: Sequence[Followed], *, wide: bool) -> Table:
     plots = {call.id: call.plot for call in calls}
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
-    for name, justify in (("paise", "right"), ("balance", "right"), ("what", "left"), ("why", "left")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("paise", justify="right", no_wrap=True, width=9)
+    table.add_column("balance", justify="right", no_wrap=True, width=9)
+    table.add_column("transfer", overflow="ellipsis", no_wrap=True, width=43 if wide else 16)
+    table.add_column("why", overflow="ellipsis", no_wrap=True, width=60 if wide else 38)
     for entry in entries:
         why = entry["kind"]
         if entry.get("call_id"):

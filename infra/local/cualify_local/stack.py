@@ -4,6 +4,7 @@ A service that dies is named and started again a second later. Nothing outlives 
 """
 
 import asyncio
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -20,6 +21,7 @@ from cualify_local.environment import SERVICES, SIMULATOR, Addresses, Secrets, c
 from cualify_local.kafka.broker import Kafka
 from cualify_local.kafka.choose import start_kafka, stop_kafka
 from cualify_local.postgres import Postgres, create_databases, start_postgres, stop_postgres
+from cualify_local.postgres_files import remove_data
 from cualify_local.settings import Prefer, StackSettings
 from cualify_shared.events import TOPICS
 from cualify_shared.events.create_topics import create_topics
@@ -72,7 +74,7 @@ class Stack:
         await self._exit.aclose()
 
     async def _start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(_make_fresh, self.folder)
         self.addresses = choose_ports(self.settings)
         await asyncio.gather(self._start_postgres(), self._start_kafka())
         self.programs = programs(
@@ -206,6 +208,13 @@ class Stack:
 
     def _tail(self, name: str) -> str:
         return children.tail(self.programs[name].log, 8)
+
+
+def _make_fresh(folder: Path) -> None:
+    """An empty folder. Nothing of an earlier stack is kept: without its broker's events its databases would lie."""
+    remove_data(folder / "postgres")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def _how(child: Child) -> str:

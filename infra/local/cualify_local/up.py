@@ -23,7 +23,7 @@ async def up(settings: StackSettings, console: Console) -> int:
         )
         return 1
     settings = settings.model_copy(update={"api_port": settings.api_port or DEFAULT_API_PORT})
-    receiver = Receiver(on_received=lambda received: console.print(_line(received), highlight=False))
+    receiver = Receiver(on_received=lambda received: console.print(_line(received), highlight=False, soft_wrap=True))
     await receiver.start()
     try:
         async with Stack(
@@ -33,7 +33,7 @@ async def up(settings: StackSettings, console: Console) -> int:
             stack.on_pids_changed = lambda: file.write(stack, seeded)
             receiver.secret = await register(stack, seeded, url=receiver.url, events=["*"])
             file.write(stack, seeded)
-            console.print(_first_call(stack, seeded), highlight=False)
+            console.print(_first_call(stack, seeded), highlight=False, soft_wrap=True)
             try:
                 await asyncio.Event().wait()
             finally:

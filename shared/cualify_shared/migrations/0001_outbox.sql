@@ -25,7 +25,7 @@ CREATE TABLE dead_letters (
     "offset"   bigint NOT NULL,
     key        bytea,
     payload    bytea,
-    headers    jsonb NOT NULL,
+    headers    json NOT NULL, -- not jsonb, which refuses the NUL that a broken writer may have put there
     error      text NOT NULL,
     status     text NOT NULL DEFAULT 'parked',
     parked_at  timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -1,0 +1,153 @@
+"""One shape for every service: what is wrong is said by name, and stopping is orderly."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from cualify_local.children import free_port
+from cualify_local.kafka.broker import Kafka
+from cualify_shared.events.create_topics import create_topics
+from tests.support.databases import Databases
+from tests.support.platform import until
+
+A_SERVICE = """
+import asyncio, pathlib, os
+from cualify_shared.events.call import CallDialing
+from cualify_shared.events.topics import CALL_EVENTS
+from cualify_shared.service import Context, Loop, Parts, Read, Service
+from cualify_shared.settings import ServiceSettings
+
+def parts(ctx):
+    async def fragile(stop):
+        while not stop.is_set():
+            if pathlib.Path(os.environ["BREAK"]).exists():
+                raise RuntimeError("it broke")
+            await asyncio.sleep(0.01)
+    async def handler(connection, events):
+        return None
+    return Parts(reads=[Read(CALL_EVENTS, (CallDialing,), handler)], loops=[Loop("fragile", fragile)])
+
+SERVICE = Service("sample", package="sample_member", settings=ServiceSettings, parts=parts)
+if __name__ == "__main__":
+    SERVICE.run()
+"""
+
+
+class Sample:
+    """A small service as a process of its own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        (folder / "sample_member" / "migrations").mkdir(parents=True)
+        (folder / "sample_member" / "__init__.py").touch()
+        (folder / "sample_member" / "main.py").write_text(A_SERVICE)
+        self.port, self.breaker, self.log = free_port(), folder / "break", folder / "log"
+        path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sample_member.main"],
+            env={**os.environ, "PYTHONPATH": path, "PORT": str(self.port), "BREAK": str(self.breaker), **environment},
+            stdout=self.log.open("wb"),
+            stderr=subprocess.STDOUT,
+        )
+
+    async def ask(self, path: str) -> tuple[int, Any]:
+        """Status and JSON; (0, None) while nobody answers."""
+        async with aiohttp.ClientSession() as http:
+            try:
+                async with http.get(f"http://127.0.0.1:{self.port}{path}") as answer:
+                    return answer.status, await answer.json()
+            except aiohttp.ClientError:
+                return 0, None
+
+    async def until_status(self, path: str, status: int) -> Any:
+        """The JSON once that is the status."""
+
+        async def look() -> Any:
+            found, content = await self.ask(path)
+            return content if found == status else None
+
+        return await until(look, f"{path} answers {status}; the log: {self.log.read_text()[-2000:]}", within_sec=30)
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[list[Sample]]:
+    """Samples to be killed in the end."""
+    samples: list[Sample] = []
+    yield samples
+    for sample in samples:
+        sample.process.kill()
+        sample.process.wait()
+
+
+async def start(
+    started: list[Sample], tmp_path: Path, databases: Databases, bootstrap_servers: str, **more: str
+) -> Sample:
+    environment = {
+        "DATABASE_URL": await databases.empty(),
+        "KAFKA_BOOTSTRAP_SERVERS": bootstrap_servers,
+        "INTERNAL_TOKEN": "secret",
+        **more,
+    }
+    started.append(Sample(tmp_path, environment))
+    return started[-1]
+
+
+async def with_kafka(kafka: Kafka) -> dict[str, str]:
+    prefix = f"t{uuid4().hex[:8]}."
+    if kafka.kind == "embedded":
+        return {"KAFKA_TOPIC_PREFIX": prefix, "KAFKA_EMBEDDED": "true"}
+    await create_topics(kafka.bootstrap_servers, prefix=prefix)
+    return {"KAFKA_TOPIC_PREFIX": prefix}
+
+
+async def test_a_loop_that_died_is_said_by_name(
+    started: list[Sample], tmp_path: Path, databases: Databases, kafka: Kafka
+) -> None:
+    sample = await start(started, tmp_path, databases, kafka.bootstrap_servers, **await with_kafka(kafka))
+    assert (await sample.until_status("/readyz", 200)) == {"status": "ready", "problems": {}}
+    assert (await sample.until_status("/healthz", 200))["dead_loops"] == {}
+    sample.breaker.touch()
+    assert (await sample.until_status("/healthz", 503))["dead_loops"] == {"fragile": "RuntimeError: it broke"}
+    assert "loop fragile" in (await sample.until_status("/readyz", 503))["problems"]
+    assert '"event":"loop_died"' in sample.log.read_text()
+
+
+async def test_a_lost_broker_is_said_by_name_and_the_service_lives(
+    started: list[Sample], tmp_path: Path, databases: Databases
+) -> None:
+    sample = await start(started, tmp_path, databases, f"127.0.0.1:{free_port()}")
+    problems = (await sample.until_status("/readyz", 503))["problems"]
+    assert "kafka consumers" in problems
+    assert (await sample.until_status("/healthz", 200))["status"] == "ok"
+
+
+async def test_sigterm_ends_it_cleanly(
+    started: list[Sample], tmp_path: Path, databases: Databases, kafka: Kafka
+) -> None:
+    sample = await start(started, tmp_path, databases, kafka.bootstrap_servers, **await with_kafka(kafka))
+    await sample.until_status("/readyz", 200)
+    sample.process.send_signal(signal.SIGTERM)
+    assert sample.process.wait(15) == 0
+    assert '"unfinished":[]' in sample.log.read_text()
+
+
+async def test_operators_routes_take_the_token(
+    started: list[Sample], tmp_path: Path, databases: Databases, kafka: Kafka
+) -> None:
+    sample = await start(started, tmp_path, databases, kafka.bootstrap_servers, **await with_kafka(kafka))
+    refused = await sample.until_status("/internal/dead-letters", 401)
+    assert refused["error"]["code"] == "unauthorized"
+
+
+def test_a_missing_variable_is_one_line(tmp_path: Path) -> None:
+    sample = Sample(tmp_path, {"INTERNAL_TOKEN": "secret", "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1"})
+    assert sample.process.wait(30) == 1
+    said = sample.log.read_text().strip()
+    assert said == "sample: these environment variables are missing or wrong: DATABASE_URL: Field required"

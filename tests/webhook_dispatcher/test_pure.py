@@ -1,0 +1,121 @@
+"""What is decided without a database or a network: signatures, schedule, payload, sealing."""
+
+import base64
+import hashlib
+import hmac
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import orjson
+import pytest
+from standardwebhooks import Webhook
+
+from cualify_shared.clock import now
+from cualify_shared.ids import new_id
+from cualify_webhook_dispatcher import payloads, schedule, sign
+from cualify_webhook_dispatcher.schedule import Again, GivenUp
+from cualify_webhook_dispatcher.secrets import CannotOpen, Secrets
+from tests.webhook_dispatcher.conftest import AT, call_events
+
+ORG = UUID("01930a4d-1111-7aaa-8bbb-123456789abc")
+
+
+def signed(content: bytes, *secrets: str) -> dict[str, str]:
+    lines = sign.headers(notification_id="evt_1", content=content, secrets=secrets, at_unix=int(now().timestamp()))
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def homemade(content: bytes, headers: dict[str, str], secret: str) -> bool:
+    message = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + content
+    digest = hmac.new(secret.encode(), message, hashlib.sha256).digest()
+    expected = "v1," + base64.b64encode(digest).decode()
+    return any(hmac.compare_digest(expected, one) for one in headers["webhook-signature"].split(" "))
+
+
+def test_the_official_library_and_a_homemade_check_both_verify() -> None:
+    secret, content = sign.new_secret(), b'{"a":1}'
+    headers = signed(content, secret)
+    assert Webhook(secret).verify(content, headers) == {"a": 1}
+    assert Webhook("whsec_" + secret).verify(content, headers) == {"a": 1}
+    assert homemade(content, headers, secret)
+    assert not homemade(content + b" ", headers, secret)
+
+
+def test_the_t_and_v1_form_verifies() -> None:
+    secret, content = sign.new_secret(), b"{}"
+    at, digest = (part.split("=")[1] for part in signed(content, secret)["X-Cualify-Signature"].split(","))
+    assert digest == hmac.new(secret.encode(), f"{at}.".encode() + content, hashlib.sha256).hexdigest()
+
+
+def test_two_secrets_verify_side_by_side() -> None:
+    old, new = sign.new_secret(), sign.new_secret()
+    headers = signed(b"{}", new, old)
+    assert all(homemade(b"{}", headers, secret) for secret in (old, new))
+    assert all(Webhook(secret).verify(b"{}", headers) == {} for secret in (old, new))
+
+
+def test_ten_attempts_over_75_hours_and_35_minutes() -> None:
+    pauses: list[float] = []
+    while isinstance(step := after(len(pauses)), Again):
+        pauses.append(step.in_sec)
+    assert [int(p / 1.1) <= s <= p for p, s in zip(pauses, schedule.PAUSES_SEC, strict=True)] == [True] * 9
+    assert sum(schedule.PAUSES_SEC) == (75 * 60 + 35) * 60 + 5
+
+
+def after(burned: int, *, retry_after_sec: float | None = None, age: timedelta = timedelta()) -> Again | GivenUp:
+    return schedule.after_failure(burned=burned, age=age, retry_after_sec=retry_after_sec)
+
+
+def test_retry_after_is_honoured_in_full_and_burns_no_attempt() -> None:
+    step = after(9, retry_after_sec=3600)
+    assert isinstance(step, Again)
+    assert not step.burned
+    assert 3600 <= step.in_sec <= 3960
+
+
+def test_retry_after_does_not_put_a_delivery_off_for_ever() -> None:
+    assert after(9, retry_after_sec=60, age=timedelta(days=5)) == GivenUp()
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("120", 120),
+        ("0", 1),
+        ("Sun, 31 May 2026 14:23:11 GMT", 60),
+        ("Sun, 31 May 2020 14:23:11 GMT", 1),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("9" * 400, 999_999_999),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(value: str, seconds: float | None) -> None:
+    assert schedule.retry_after_sec(value, now=AT) == seconds
+
+
+def test_the_body_is_compact_json_as_the_contract_says() -> None:
+    (event,) = call_events(ORG)
+    content = payloads.body(event)
+    parsed = orjson.loads(content)
+    assert list(parsed) == ["id", "type", "timestamp", "org_id", "sequence", "data"]
+    assert parsed["id"] == f"evt_{event.id.hex}"
+    assert parsed["type"] == "call.completed"
+    assert datetime.fromisoformat(parsed["timestamp"]).tzinfo is not None
+    assert parsed["data"]["name"] == "नमस्ते"
+    assert orjson.dumps(parsed) == content
+    assert orjson.loads(payloads.marked_out_of_order(content)) == {**parsed, "out_of_order": True}
+
+
+def test_a_sealed_secret_opens_for_its_endpoint_alone() -> None:
+    secrets, endpoint_id, secret = Secrets(key=bytes(32), key_id="1"), new_id(), sign.new_secret()
+    sealed = secrets.seal(secret, endpoint_id=endpoint_id, org_id=ORG)
+    assert secret.encode() not in sealed
+    assert secrets.open(sealed, key_id="1", endpoint_id=endpoint_id, org_id=ORG) == secret
+    for wrong in (
+        {"key_id": "1", "endpoint_id": new_id(), "org_id": ORG},
+        {"key_id": "1", "endpoint_id": endpoint_id, "org_id": new_id()},
+        {"key_id": "2", "endpoint_id": endpoint_id, "org_id": ORG},
+    ):
+        with pytest.raises(CannotOpen):
+            Secrets(key=bytes(32), key_id="1").open(sealed, **wrong)  # type: ignore[arg-type]
