@@ -1,6 +1,7 @@
-"""What a connection may cost before a request is even there: a bounded head, in bounded time, refused in the envelope.
+"""What a connection may cost before a request is even there: a bounded head, all of it in bounded time.
 
-uvicorn with httptools bounds neither the size of a request's head nor the time that it takes to arrive.
+uvicorn with httptools bounds neither the size of a request's head nor the time in which head and body arrive. What goes
+beyond is answered in the envelope, and the connection closed; the app sees a client that went away.
 """
 
 import asyncio
@@ -10,12 +11,13 @@ from typing import Any, Final
 import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from cualify_shared.ids import new_id
+from cualify_shared.ids import new_hex
 
 HEAD_BYTES: Final = 32 * 1024
 """Of the request line and all headers."""
 HEADERS: Final = 100
-HEAD_WITHIN_SEC: Final = 10.0
+ARRIVES_WITHIN_SEC: Final = 10.0
+"""Of a request with its body. Looked at twice in that time, so it may be half as long again."""
 
 
 class _Refused(Exception):
@@ -25,12 +27,12 @@ class _Refused(Exception):
 class BoundedHttp(HttpToolsProtocol):
     """uvicorn's protocol with limits; what is no HTTP, or too much of it, is answered and the connection closed."""
 
-    head_within_sec = HEAD_WITHIN_SEC
+    arrives_within_sec = ARRIVES_WITHIN_SEC
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._in_head, self._head_bytes, self._chunk_bytes = True, 0, 0
-        self._head_since = self.loop.time()
+        self._since = self.loop.time()
         self._watch: asyncio.TimerHandle | None = None
         self._why: tuple[int, str] | None = None
 
@@ -59,7 +61,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._in_head, self._head_since = True, self.loop.time()
+        self._in_head, self._since = True, self.loop.time()
 
     def on_headers_complete(self) -> None:
         """Its head is there."""
@@ -85,13 +87,20 @@ class BoundedHttp(HttpToolsProtocol):
     def _look(self) -> None:
         if self.transport.is_closing():
             return
-        if self._in_head and self.loop.time() - self._head_since >= self.head_within_sec:
-            self._refuse(408, f"the request did not arrive within {self.head_within_sec:g} s")
+        if self._is_arriving() and self.loop.time() - self._since >= self.arrives_within_sec:
+            self._refuse(408, f"the request did not arrive within {self.arrives_within_sec:g} s")
             return
-        self._watch = self.loop.call_later(self.head_within_sec / 2, self._look)
+        self._watch = self.loop.call_later(self.arrives_within_sec / 2, self._look)
+
+    def _is_arriving(self) -> bool:
+        """Whether something is still to come, and nothing was answered yet. Idle connections are uvicorn's to close."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return self._in_head
+        return not cycle.response_started and (self._in_head or cycle.more_body)
 
     def _refuse(self, status: int, message: str) -> None:
-        name = f"req_{new_id().hex}"
+        name = f"req_{new_hex()}"
         body = orjson.dumps({"error": {"code": "invalid_request", "message": message, "request_id": name}})
         head = (
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\ncontent-type: application/json\r\n"

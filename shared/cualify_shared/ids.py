@@ -2,12 +2,17 @@
 
 from uuid import UUID
 
-from uuid_utils import compat
+from uuid_utils import uuid7
 
 
 def new_id() -> UUID:
     """A fresh UUIDv7."""
-    return compat.uuid7()
+    return UUID(bytes=uuid7().bytes)
+
+
+def new_hex() -> str:
+    """32 hex digits of a fresh UUIDv7, for names that are text anyway."""
+    return uuid7().hex
 
 
 def provider_ref(*, prefix: str, call_id: UUID, attempt: int) -> str:

@@ -16,10 +16,18 @@ _KEY = re.compile(r"cuk_(live|test)_[0-9A-Za-z]{8}_[0-9A-Za-z]+")
 
 
 def set_up_logs(*, service: str, level: str) -> None:
-    """Sends everything, libraries included, to stdout as JSON lines."""
+    """Sends everything, libraries included, to stdout as JSON lines.
+
+    Our own lines go there directly: by way of the standard library each would cost twice as much.
+    """
     structlog.configure(
-        processors=[*_shared_steps(service), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[
+            *_shared_steps(service),
+            structlog.processors.format_exc_info,
+            _mask,
+            structlog.processors.JSONRenderer(serializer=_to_bytes),
+        ],
+        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=True,
     )
@@ -78,7 +86,11 @@ def masked(text: str) -> str:
 
 
 def _to_json(value: Any, **_: Any) -> str:
-    return orjson.dumps(value, default=str).decode()
+    return _to_bytes(value).decode()
+
+
+def _to_bytes(value: Any, **_: Any) -> bytes:
+    return orjson.dumps(value, default=str)
 
 
 def names(items: Iterable[Any]) -> str:

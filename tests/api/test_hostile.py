@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from cualify_api.web import body as bodies
 from cualify_shared import http_protocol
 from cualify_shared.http_protocol import BoundedHttp
 from tests.api.world import Org, World
@@ -132,7 +131,7 @@ async def test_ten_megabytes_without_a_length_are_cut_off(lasting: World, caller
 async def test_a_body_that_drips_is_not_waited_for(
     lasting: World, caller: Org, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "WITHIN_SEC", 0.1)
+    monkeypatch.setattr(BoundedHttp, "arrives_within_sec", 0.1)
     head = f"POST /api/v1/calls HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {caller.key}\r\n"
     head += 'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"'
     assert refused(await raw(lasting, head.encode())) == (408, "invalid_request")
@@ -142,7 +141,7 @@ async def test_a_body_that_drips_is_not_waited_for(
 async def test_a_head_that_drips_is_not_waited_for(
     lasting: World, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BoundedHttp, "head_within_sec", 0.1)
+    monkeypatch.setattr(BoundedHttp, "arrives_within_sec", 0.1)
     assert refused(await raw(lasting, sent)) == (408, "invalid_request")
 
 

@@ -72,12 +72,8 @@ async def test_scopes_and_expiry_are_shown_and_what_is_not_known_is_refused(last
     shown = listed[made["prefix"]]
     assert (shown["scopes"], shown["expires_at"], shown["mode"]) == (["calls:read"], until, "test")
     assert shown["key"] == f"cuk_test_{made['prefix']}_…"
-    refused: tuple[dict[str, Any], ...] = (
-        {"scopes": ["calls:fly"]},
-        {"scopes": []},
-        {"expires_at": "2020-01-01T00:00:00Z"},
-        {"mode": "x"},
-    )
+    refused: list[dict[str, Any]] = [{"scopes": ["calls:fly"]}, {"scopes": []}, {"mode": "x"}]
+    refused.append({"expires_at": "2020-01-01T00:00:00Z"})
     for wrong in refused:
         answer = await lasting.ask(
             "POST", f"/admin/v1/orgs/{caller.id}/keys", json=wrong, headers={"Authorization": "Bearer admin-token"}

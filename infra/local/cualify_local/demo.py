@@ -20,7 +20,8 @@ from cualify_local.stack_file import StackFile
 from cualify_local.webhooks import register
 
 FINISHED_WITHIN_SEC = 60
-LOOK_EVERY_SEC = 0.1
+LOOK_EVERY_SEC = 0.6
+"""A hundred looks a minute: the org may make 120 requests, like any customer's."""
 WIDE = 120
 """Columns of a terminal from which on a call's whole life fits in its row."""
 TERMINAL = frozenset({"completed", "failed", "no_answer", "busy", "canceled"})

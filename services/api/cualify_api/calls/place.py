@@ -5,16 +5,17 @@ whatever else is read is true until the COMMIT, on every replica: no wallet is h
 makes two calls.
 """
 
+from collections import Counter as Outcomes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 import structlog
 from prometheus_client import Counter
 
 from cualify_api.calls import queries, terms
-from cualify_api.calls.decide import Accepted, Decision, Request, World, decide, without_repeats
+from cualify_api.calls.decide import Accepted, Decision, Replayed, Request, World, decide, without_repeats
 from cualify_api.web import idempotency
 from cualify_api.web.errors import Problem
 from cualify_api.web.rate_limit import Allowance, take
@@ -64,8 +65,7 @@ def placing(pool: Pool, *, token_key: bytes, committed: Callable[[], None]) -> P
                     decisions = await place(connection, passed, agents=agents, tokens=tokens)
                 faults.point("api.place.committed")
                 committed()
-        for decision in decisions:
-            _tell_of(decision)
+        _tell_of(decisions)
         following = iter(decisions)
         return [Answered(one, next(following) if one.is_given else None) for one in allowances]
 
@@ -166,10 +166,13 @@ def _requested(decision: Accepted, tokens: CalleeTokens) -> Event:
     )
 
 
-def _tell_of(decision: Decision) -> None:
-    match decision:
-        case Accepted(call=call):
-            DECIDED.labels("accepted").inc()
+def _tell_of(decisions: Sequence[Decision]) -> None:
+    outcomes = Outcomes(_outcome(decision) for decision in decisions)
+    for outcome, count in outcomes.items():
+        DECIDED.labels(outcome).inc(count)
+    for decision in decisions:
+        if isinstance(decision, Accepted):
+            call = decision.call
             log.info(
                 "call_placed",
                 call_id=str(call.id),
@@ -180,7 +183,15 @@ def _tell_of(decision: Decision) -> None:
                 hold_paise=call.hold_paise,
                 test=call.test,
             )
+
+
+def _outcome(decision: Decision) -> str:
+    match decision:
+        case Accepted():
+            return "accepted"
+        case Replayed():
+            return "replayed"
         case Problem(code=code):
-            DECIDED.labels(code).inc()
+            return code
         case _:
-            DECIDED.labels("replayed").inc()
+            assert_never(decision)

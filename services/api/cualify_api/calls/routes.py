@@ -1,6 +1,6 @@
 """`/api/v1/calls`: place a call, list calls, see one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from cualify_api.calls.schemas import PlaceCall
 from cualify_api.calls.view import accepted, detail, view
 from cualify_api.web import scopes
 from cualify_api.web.auth import Caller, Handler, caller
-from cualify_api.web.body import checked, json_body
+from cualify_api.web.body import checked, read_json
 from cualify_api.web.errors import Problem, add_headers, json, request_id, request_id_of
 from cualify_api.web.idempotency import REPLAYED, fingerprint, idempotency_key
 from cualify_api.web.paging import Cursor, keyset_page
@@ -34,9 +34,9 @@ def place_call(placing: Placing, limit: RateLimit, waiting: Waiting) -> Handler:
     half of its time. The rate limit is asked with the batch, or, for what gets into no batch, alone."""
 
     async def place(scope: Scope, receive: Receive, send: Send, who: Caller) -> None:
-        http = HttpRequest(scope, receive)
+        headers = dict(scope["headers"])
         try:
-            request = await _request(http, who)
+            request = await _request(scope, headers, receive, who)
         except Problem:
             allowance = await limit.hand_in(who.org_id)
             add_headers(scope, allowance.headers())
@@ -47,8 +47,8 @@ def place_call(placing: Placing, limit: RateLimit, waiting: Waiting) -> Handler:
         answered.allowance.or_refuse()
         assert answered.decision is not None
         response = _answer(answered.decision, id_of_request=request.request_id)
-        if isinstance(answered.decision, Accepted) and "prefer" in http.headers:
-            await _hold(response, http.headers["prefer"], request.call_id, waiting)
+        if b"prefer" in headers and isinstance(answered.decision, Accepted):
+            await _hold(response, headers[b"prefer"].decode("latin-1"), request.call_id, waiting)
         await response(scope, receive, send)
 
     return place
@@ -133,17 +133,17 @@ def as_id(given: str, what: str) -> UUID:
         raise Problem("not_found", f"there is no such {what}") from None
 
 
-async def _request(http: HttpRequest, who: Caller) -> Request:
+async def _request(scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, who: Caller) -> Request:
     """The request, checked. Raises Problem."""
-    scopes.check(who.scopes, "POST", http.scope["path"])
-    key = idempotency_key(http)
-    content = await json_body(http)
+    scopes.check(who.scopes, "POST", scope["path"])
+    key = idempotency_key(headers)
+    content = await read_json(headers, receive)
     body = checked(PlaceCall, content)
     request = Request(
         call_id=new_id(),
         org_id=who.org_id,
         key_prefix=who.key_prefix,
-        request_id=request_id_of(http.scope),
+        request_id=request_id_of(scope),
         at=now(),
         body=body,
         idempotency_key=key,

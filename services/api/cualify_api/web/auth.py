@@ -8,7 +8,7 @@ door the order is: who asks (401), how often (429), whether the key may (403); t
 import asyncio
 import hmac
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, TypeAlias
@@ -87,6 +87,11 @@ class Keys:
         known = None if prefix is None else self._fresh(prefix)
         return None if known is None else self._checked(key, known)
 
+    def opened_before(self, key: str) -> bool:
+        """Whether `key` was right when it was last looked up, however long ago: worth another look."""
+        known = self._known.get(prefix_of(key) or "")
+        return known is not None and self._checked(key, known) is not None
+
     def forget(self, prefix: str) -> None:
         """Has the next request look the key up afresh: it was made or revoked here."""
         self._known.pop(prefix, None)
@@ -155,49 +160,40 @@ class Keys:
 
 
 class Door:
-    """ASGI middleware inside the envelope: nobody gets past it to a route that is not theirs.
+    """ASGI middleware inside the envelope: nobody gets past it to a route that is not theirs."""
 
-    `direct` names routes by (method, path) that are met right here, past the router: the hot path.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        keys: Keys,
-        limit: RateLimit,
-        knocks: Knocks,
-        admin_token: str,
-        direct: Mapping[tuple[str, str], Handler],
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, keys: Keys, limit: RateLimit, knocks: Knocks, admin_token: str) -> None:
         self._app, self._keys, self._limit, self._knocks = app, keys, limit, knocks
-        self._admin_token, self._direct = admin_token, direct
+        self._admin_token = admin_token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        path = scope["path"]
-        if _is_under(CUSTOMERS, path) and path not in PUBLIC:
-            key = _bearer(scope)
-            caller = self._keys.remembered(key) or await self._customer(key, scope)
-            handler = self._direct.get((scope["method"], path))
-            if handler is not None:
-                return await handler(scope, receive, send, caller)
-            scope["state"]["caller"] = caller
-            allowance = await self._limit.hand_in(caller.org_id)
-            add_headers(scope, allowance.headers())
-            allowance.or_refuse()
-            scopes.check(caller.scopes, scope["method"], path)
-        elif _is_under(OPERATORS, path):
-            self._operator(scope)
-        return await self._app(scope, receive, send)
+        if scope["type"] == "http":
+            path = scope["path"]
+            if _is_under(CUSTOMERS, path) and path not in PUBLIC:
+                await self._customer(scope, path)
+            elif _is_under(OPERATORS, path):
+                self._operator(scope)
+        await self._app(scope, receive, send)
 
-    async def _customer(self, key: str, scope: Scope) -> Caller:
-        self._slow_down(scope)
+    async def caller(self, scope: Scope) -> Caller:
+        """Who asks, by the key. Raises Problem."""
+        key = _bearer(scope)
+        caller = self._keys.remembered(key)
+        if caller is not None:
+            return caller
+        if not self._keys.opened_before(key):
+            self._slow_down(scope)
         caller = await self._keys.caller(key)
         if caller is None:
             raise self._turned_away(scope, "a valid API key is needed: Authorization: Bearer cuk_live_…")
         return caller
+
+    async def _customer(self, scope: Scope, path: str) -> None:
+        caller = scope["state"]["caller"] = await self.caller(scope)
+        allowance = await self._limit.hand_in(caller.org_id)
+        add_headers(scope, allowance.headers())
+        allowance.or_refuse()
+        scopes.check(caller.scopes, scope["method"], path)
 
     def _operator(self, scope: Scope) -> None:
         if not same_secret(_bearer(scope), self._admin_token):
@@ -218,6 +214,16 @@ class Door:
         self._knocks.failed(_address(scope))
         TURNED_AWAY.labels("unauthorized").inc()
         return Problem("unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
+
+
+class Direct:
+    """A route right behind a door of its own, without a router: the hot path."""
+
+    def __init__(self, door: Door, handler: Handler) -> None:
+        self._door, self._handler = door, handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._handler(scope, receive, send, await self._door.caller(scope))
 
 
 def caller(request: Request) -> Caller:

@@ -1,18 +1,17 @@
 """A request's body: JSON of at most 64 KB, checked against a model once; what is wrong is told in zod's flat form."""
 
-import asyncio
+from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from cualify_api.web.errors import Problem
 
 LIMIT_BYTES: Final = 64 * 1024
-WITHIN_SEC: Final = 10.0
-"""For the whole of it: who drips a byte a second is not waited for."""
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -22,10 +21,23 @@ async def json_body(request: Request) -> Any:
     Raises:
         Problem: not said to be JSON, too large, or not JSON.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+    return await read_json(dict(request.scope["headers"]), request.receive)
+
+
+async def read_json(headers: Mapping[bytes, bytes], receive: Receive) -> Any:
+    """The same, where there is no request. Headers by their lower-case names.
+
+    Raises:
+        Problem: as above.
+        ClientDisconnect: the client went away, or took longer than the protocol lets it.
+    """
+    kind = headers.get(b"content-type", b"")
+    if kind != b"application/json" and not _is_json(kind.partition(b";")[0].strip().lower()):
         raise Problem("invalid_request", "the body must be JSON: send Content-Type: application/json")
-    raw = await _bytes(request)
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length[:20]) > LIMIT_BYTES:
+        raise _too_large()
+    raw = await _read(receive)
     try:
         content = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -33,6 +45,24 @@ async def json_body(request: Request) -> Any:
     if b"\\u0000" in raw and _has_nul(content):
         raise Problem("invalid_request", "the body holds the character U+0000, which can't be stored")
     return content
+
+
+def _is_json(kind: bytes) -> bool:
+    return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))
+
+
+async def _read(receive: Receive) -> bytes:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        body = body + chunk if body else chunk
+        if len(body) > LIMIT_BYTES:
+            raise _too_large()
+        if not message.get("more_body", False):
+            return body
 
 
 def checked(model: type[Model], content: Any) -> Model:
@@ -75,31 +105,6 @@ def _said(error: ErrorDetails) -> str:
     if error["type"] == "said" or not name:
         return error["msg"]
     return f"{name}: {error['msg'][:1].lower()}{error['msg'][1:]}"
-
-
-async def _bytes(request: Request) -> bytes:
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length[:20]) > LIMIT_BYTES:
-        raise _too_large()
-    try:
-        async with asyncio.timeout(WITHIN_SEC):
-            return await _read(request)
-    except TimeoutError:
-        raise Problem(
-            "invalid_request",
-            f"the body did not arrive within {WITHIN_SEC:g} s",
-            status=408,
-            headers={"Connection": "close"},
-        ) from None
-
-
-async def _read(request: Request) -> bytes:
-    body = b""
-    async for chunk in request.stream():
-        body = body + chunk if body else chunk
-        if len(body) > LIMIT_BYTES:
-            raise _too_large()
-    return body
 
 
 def _too_large() -> Problem:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cualify_shared.batch import Overloaded
 from cualify_shared.database import is_passing
-from cualify_shared.ids import new_id
+from cualify_shared.ids import new_hex
 
 log = structlog.get_logger(__name__)
 
@@ -55,12 +55,9 @@ RawHeaders: TypeAlias = list[tuple[bytes, bytes]]
 SAFE: Final[Mapping[bytes, bytes]] = {
     b"cache-control": b"no-store",
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    b"cross-origin-resource-policy": b"same-origin",
-    b"permissions-policy": b"interest-cohort=()",
     b"referrer-policy": b"no-referrer",
     b"strict-transport-security": b"max-age=63072000; includeSubDomains",
     b"x-content-type-options": b"nosniff",
-    b"x-frame-options": b"DENY",
 }
 """On every answer, but where the route has set its own: a page needs another content policy than an answer in JSON."""
 _SAFE: Final = list(SAFE.items())
@@ -206,4 +203,4 @@ def _name_of(scope: Scope) -> str:
     for header, value in scope["headers"]:
         if header == b"x-request-id" and _GIVEN_REQUEST_ID.fullmatch(value):
             return str(value, "ascii")
-    return f"req_{new_id().hex}"
+    return f"req_{new_hex()}"

@@ -1,18 +1,17 @@
 """`Idempotency-Key`: the first answer is kept with a fingerprint of the body, and given again to the same request.
 
 Kept are accepted requests and refusals that were decided (402, 403, 404); never a 400, a 429 or a 5xx. The row is
-written in the transaction that decides, under a lock of the org's, so no request ever finds another in flight.
+written in the transaction that decides, under a lock of the org's, so no request for a call finds another in flight.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from starlette.requests import Request
 
 from cualify_api.web.errors import Problem
 from cualify_shared.database import Connection, Pool
@@ -33,11 +32,12 @@ class FirstAnswer:
     call_id: UUID | None
 
 
-def idempotency_key(request: Request) -> str | None:
+def idempotency_key(headers: Mapping[bytes, bytes]) -> str | None:
     """The header, if sent. Raises Problem where it is empty, too long, or has characters beyond printable ASCII."""
-    key = request.headers.get("idempotency-key")
-    if key is None:
+    sent = headers.get(b"idempotency-key")
+    if sent is None:
         return None
+    key = str(sent, "latin-1")
     if not 1 <= len(key) <= LONGEST or not key.isascii() or not key.isprintable():
         raise Problem(
             "invalid_request", f"Idempotency-Key has 1 to {LONGEST} printable characters", param="Idempotency-Key"

@@ -66,7 +66,7 @@ class Once:
         Raises:
             Problem: what `ask` raises; `conflict` where the key was used with another body, or is under way.
         """
-        key = idempotency_key(request)
+        key = idempotency_key(dict(request.scope["headers"]))
         if key is None:
             status, body = await ask()
             return json(body, status=status)
