@@ -5,6 +5,7 @@ import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from ipaddress import ip_network
 from pathlib import Path
 from time import monotonic
 
@@ -326,11 +327,14 @@ async def test_no_spelling_of_an_inner_address_is_connected_to() -> None:
     watching.close()
 
 
-async def test_an_inner_address_among_good_ones_is_not_connected_to_and_fails_the_request() -> None:
+GOOD = (ip_network("127.0.0.2/32"),)
+"""Stands for the public internet: nothing here may leave the machine."""
+
+
+async def test_a_name_with_an_inner_address_before_a_good_one_is_not_connected_to_at_all() -> None:
     watching = Watching()
-    # 198.51.100.0/24 is for documentation: refused as well. The good one, 8.8.8.8, must not be what saves it.
-    resolve = [f"mixed.example.test:{watching.port}:127.0.0.1,8.8.8.8"]
-    sender = Sender(timeout_sec=0.5, allowed=(), resolve=resolve)
+    resolve = [f"mixed.example.test:{watching.port}:127.0.0.1,127.0.0.2"]
+    sender = Sender(timeout_sec=0.5, allowed=GOOD, resolve=resolve)
     outcome = await sender.post(f"https://mixed.example.test:{watching.port}/", headers=[], content=b"{}")
     assert code_of(outcome) == "blocked_address"
     assert watching.connected() == 0
@@ -340,12 +344,12 @@ async def test_an_inner_address_among_good_ones_is_not_connected_to_and_fails_th
 
 async def test_a_name_that_is_bound_anew_to_an_inner_address_is_refused_on_the_next_connection() -> None:
     watching = Watching()
-    first = Sender(timeout_sec=0.3, allowed=(), resolve=[f"turns.example.test:{watching.port}:8.8.8.8"])
-    await first.post(f"https://turns.example.test:{watching.port}/", headers=[], content=b"{}")
-    handle = first._idle[-1]
-    handle.curl.setopt(pycurl.RESOLVE, [f"+turns.example.test:{watching.port}:127.0.0.1"])
-    outcome = await first.post(f"https://turns.example.test:{watching.port}/", headers=[], content=b"{}")
-    assert code_of(outcome) == "blocked_address"
+    url, name = f"https://turns.example.test:{watching.port}/", f"turns.example.test:{watching.port}"
+    sender = Sender(timeout_sec=0.3, allowed=GOOD, resolve=[f"{name}:127.0.0.2"])
+    assert code_of(await sender.post(url, headers=[], content=b"{}")) == "timeout_tls"
+    assert watching.connected() == 1, "the good address was dialed"
+    sender._idle[-1].curl.setopt(pycurl.RESOLVE, [f"+{name}:127.0.0.1"])
+    assert code_of(await sender.post(url, headers=[], content=b"{}")) == "blocked_address"
     assert watching.connected() == 0
-    await first.aclose()
+    await sender.aclose()
     watching.close()

@@ -206,6 +206,13 @@ async def give_back(pool: Pool, jobs: Sequence[Job]) -> None:
         await connection.execute(GIVE_BACK, *names(jobs))
 
 
+async def look_again(pool: Pool, endpoint_ids: Sequence[UUID]) -> None:
+    """Sets anew when these are to be looked at, from what they have pending."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute(LOCK, endpoint_ids)
+        await connection.execute(LOOK_AGAIN, endpoint_ids, [], PROBE_LEASE)
+
+
 UNSCHEDULED = """
 SELECT count(*)
 FROM deliveries d

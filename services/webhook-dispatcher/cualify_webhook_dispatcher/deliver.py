@@ -150,7 +150,17 @@ class Deliver:
             await self._give_back([job for lane in self._lanes for job in self._lanes.emptied(lane)])
             await self._until_landed(seconds=10.0)
             drained.set()
-        await presence.leave(self._pool, self.replica_id)
+        await self._leave()
+
+    async def _leave(self) -> None:
+        """Nobody has to look after what this process had. It is no matter if the database is away: all of it lapses."""
+        try:
+            await claims.look_again(self._pool, self._lanes.ids())
+            await presence.leave(self._pool, self.replica_id)
+        except Exception as error:
+            if not is_passing(error):
+                raise
+            log.warning("left_without_a_word", error=repr(error))
 
     async def _note(self, stop: asyncio.Event) -> None:
         await stop.wait()

@@ -263,9 +263,9 @@ class _Handle:
         return Answer(status, body, duration, self._retry_after(), self.curl.getinfo(pycurl.REDIRECT_URL))
 
     def _open_socket(self, _purpose: int, address: Any) -> Any:
-        if address.family not in (socket.AF_INET, socket.AF_INET6) or not is_allowed(
-            address.addr[0], allowed=self._allowed
-        ):
+        # A name that has one inner address is not trusted with its others either.
+        known = address.family in (socket.AF_INET, socket.AF_INET6)
+        if self._blocked or not known or not is_allowed(address.addr[0], allowed=self._allowed):
             self._blocked = True
             return pycurl.SOCKET_BAD
         return socket.socket(address.family, address.socktype, address.protocol)
