@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 
 POSTS_AT_ONCE_LIMIT = 1000
 POLL_SEC = 0.5
+CLAIMED_AT_ONCE = 25
+"""What is claimed and not yet sent when a process dies is parked in the end, so it is little at a time."""
 GIVEN_UP_AT_ONCE = 500
 UNPARKED_AT_ONCE = 1000
 PARKED_AT_ONCE = 5000
@@ -129,7 +131,7 @@ class Dialing:
 
     async def claim(self, limit: int) -> list[Asking]:
         """Commits the attempts whose turn it is, at most `limit` and at most as many as there is room for."""
-        now = self._clock()
+        limit, now = min(limit, CLAIMED_AT_ONCE), self._clock()
         async with self._pool.acquire() as connection, connection.transaction():
             await turns.lock_dialing(connection)
             await turns.unpark(connection, limit=UNPARKED_AT_ONCE)
