@@ -50,6 +50,7 @@ def a_request(
     requested_at: datetime | None = None,
     latest_at: datetime | None = None,
     provider: str = "bolna",
+    provider_agent_id: str = AGENT_ID,
     **more: Any,
 ) -> CallRequested:
     """A call as the api asks for it."""
@@ -62,7 +63,7 @@ def a_request(
         callee_token="hmac:v1:" + "0" * 32,
         language="hi-IN",
         provider=provider,
-        provider_agent_id=AGENT_ID,
+        provider_agent_id=provider_agent_id,
         provider_call_id=f"boln_{call_id.hex}",
         terms=Terms(rate_paise_per_sec=10, pulse_sec=1, hold_paise=3000, max_duration_sec=300),
         requested_at=at,

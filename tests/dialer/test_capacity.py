@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cualify_dialer import turns
+from cualify_dialer import dial, turns
 from cualify_dialer.model import CallState
 from cualify_dialer.providers import Accepted, NotSent, Refused, Throttled, Unknown
 from cualify_shared.clock import now as utc_now
@@ -34,6 +34,9 @@ FROM new
 """
 
 
+EXPLAIN = "EXPLAIN (ANALYZE, FORMAT JSON) "
+
+
 async def flood(pool: Pool, count: int, *, to_e164: str, one_number: bool) -> None:
     """So many calls of one org, queued long ago."""
     request = a_request(to_e164="+919990000000").model_dump(mode="json")
@@ -44,10 +47,15 @@ async def flood(pool: Pool, count: int, *, to_e164: str, one_number: bool) -> No
 async def rows_read(dialer: Dialer, *, limit: int = 10) -> int:
     """Rows that the claim's query touches, by what PostgreSQL counted."""
     async with dialer.pool.acquire() as connection:
-        plan: Any = await connection.fetchval(
-            "EXPLAIN (ANALYZE, FORMAT JSON) " + turns.DUE, utc_now(), limit, ["bolna"], [limit], 100
+        queues = await turns.queues_after(connection, turns.BEFORE_ALL, limit=200)
+        orgs, providers = [org_id for org_id, _ in queues], [provider for _, provider in queues]
+        finding: Any = await connection.fetchval(EXPLAIN + turns.QUEUES, *turns.BEFORE_ALL, 200)
+        choosing: Any = await connection.fetchval(
+            EXPLAIN + turns.DUE, utc_now(), limit, ["bolna"], [limit], 100, orgs, providers
         )
-    return touched((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"])
+    return sum(
+        touched((json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]) for plan in (finding, choosing)
+    )
 
 
 def touched(node: dict[str, Any]) -> int:
@@ -78,6 +86,15 @@ async def test_what_waits_behind_one_busy_number_costs_a_claim_nothing(
     assert len(provider.placed) == 1
     assert await dialer.pool.fetchval("SELECT count(*) FROM dial_jobs WHERE parked") == 20_000
     assert await rows_read(dialer) < 50
+
+
+async def test_a_claim_looks_at_a_bounded_number_of_orgs_and_all_have_their_turn(
+    dialer: Dialer, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dial, "QUEUES_AT_ONCE", 4)
+    await dialer.consume(*(a_request(to_e164=f"+91999000{n:04d}") for n in range(11)))
+    asked = [len(await dialer.dial()) for _ in range(3)]
+    assert asked == [4, 4, 3]
 
 
 async def test_whoever_waits_behind_a_number_is_dialed_when_it_is_free_in_order(

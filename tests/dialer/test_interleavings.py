@@ -18,7 +18,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 import pytest
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import HealthCheck, Phase as Stage, settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -411,6 +411,7 @@ def test_in_any_interleaving_nobody_is_rung_twice_and_everything_ends(dsn: str) 
                 deadline=None,
                 derandomize="INTERLEAVINGS" not in os.environ,
                 database=None,
+                phases=(Stage.generate,),  # to shrink takes minutes on a database; the steps are printed anyway
                 suppress_health_check=list(HealthCheck),
             ),
         )

@@ -20,6 +20,7 @@ from cualify_dialer.gate import Dial, Never, Wait
 from cualify_dialer.model import Answered, Begun, Call, GivenUp, Noted, Pace, Rerouted
 from cualify_dialer.providers import Answer, NotSent, Order, Provider
 from cualify_dialer.record import Recorder
+from cualify_dialer.turns import BEFORE_ALL, Queue
 from cualify_shared import faults
 from cualify_shared.clock import now as utc_now
 from cualify_shared.database import Connection, Pool
@@ -31,10 +32,14 @@ log = structlog.get_logger(__name__)
 
 POSTS_AT_ONCE_LIMIT = 1000
 POLL_SEC = 0.5
+CLAIMED_AT_ONCE = 25
+"""What is claimed and not yet sent when a process dies is parked in the end, so it is little at a time."""
 GIVEN_UP_AT_ONCE = 500
 UNPARKED_AT_ONCE = 1000
 PARKED_AT_ONCE = 5000
 ROUNDS = 5
+QUEUES_AT_ONCE = 200
+"""Orgs that one claim looks at, so that its cost does not grow with how many there are."""
 MAY_BE_MORE = 5
 """So many jobs of one org may have been all that a claim looked at: then it is worth another look at once."""
 ANSWER_MARGIN_SEC = 5.0
@@ -109,6 +114,7 @@ class Dialing:
     ) -> None:
         self._pool, self._providers, self._pace, self._lines, self._urls = pool, providers, pace, lines, urls
         self._committed, self._clock = committed, clock
+        self._after = BEFORE_ALL
         self._recorder = Recorder(
             "dial answers", pool=pool, pace=pace, committed=committed, changed=changed, clock=clock
         )
@@ -131,7 +137,7 @@ class Dialing:
 
     async def claim(self, limit: int) -> list[Asking]:
         """Commits the attempts whose turn it is, at most `limit` and at most as many as there is room for."""
-        now = self._clock()
+        limit, now = min(limit, CLAIMED_AT_ONCE), self._clock()
         async with self._pool.acquire() as connection, connection.transaction():
             await turns.lock_dialing(connection)
             await turns.unpark(connection, limit=UNPARKED_AT_ONCE)
@@ -197,9 +203,10 @@ class Dialing:
         if room.closed:
             given_up += await turns.stranded_jobs(connection, providers=room.closed, now=now, limit=GIVEN_UP_AT_ONCE)
         due: list[UUID] = []
+        queues = await self._next_queues(connection)
         for _ in range(ROUNDS):
             found = await turns.due_jobs(
-                connection, now=now, limit=limit, room=room.free, org_lines=self._lines.org_lines
+                connection, queues, now=now, limit=limit, room=room.free, org_lines=self._lines.org_lines
             )
             due = found.due
             if found.busy_numbers:
@@ -210,6 +217,19 @@ class Dialing:
         ids = list(dict.fromkeys([*given_up, *due]))
         calls = await queries.locked_calls(connection, ids) if ids else {}
         return {call_id: calls[call_id] for call_id in ids}
+
+    async def _next_queues(self, connection: Connection) -> list[Queue]:
+        """As many orgs as one claim looks at; the next claim goes on from there, and round."""
+        queues = await turns.queues_after(connection, self._after, limit=QUEUES_AT_ONCE)
+        if len(queues) == QUEUES_AT_ONCE:
+            self._after = queues[-1]
+            self._worker.wake()
+            return queues
+        if self._after != BEFORE_ALL:
+            first = await turns.queues_after(connection, BEFORE_ALL, limit=QUEUES_AT_ONCE - len(queues))
+            queues = list(dict.fromkeys([*queues, *first]))
+        self._after = BEFORE_ALL
+        return queues
 
     def _decide(self, calls: Mapping[UUID, Call], room: Room, *, now: datetime) -> list[Noted]:
         """In the order of turns, so that of two jobs for one number the first gets it."""

@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 LOOKS_AT_ONCE = 32
 POLL_SEC = 0.5
-SEARCH_LEASE_SEC = 120.0
+SEARCH_LEASE_SEC = 45.0
 """A search may read many pages; reading one execution is one request, and its lease is as short as that."""
 LEASE_MARGIN_SEC = 5.0
 
@@ -91,7 +91,7 @@ class Recovering:
             return None, Unclear("this provider is not configured here")
         hang_up: HangUp | None = None
         try:
-            async with asyncio.timeout(SEARCH_LEASE_SEC / 2):
+            async with asyncio.timeout(SEARCH_LEASE_SEC - LEASE_MARGIN_SEC):
                 hang_up = await self._hang_up(provider, due)
                 return hang_up, await provider.look_up(_order(due), now=self._clock())
         except TimeoutError:

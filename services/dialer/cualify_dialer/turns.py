@@ -8,6 +8,7 @@ transaction, and only the claim, under its lock, parks and unparks. So no job is
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 from uuid import UUID
 
 from cualify_dialer.breaker import Breaker
@@ -141,11 +142,11 @@ LIMIT $3::integer
 FOR UPDATE SKIP LOCKED
 """
 
-DUE = """
+QUEUES = """
 WITH RECURSIVE queues AS (
     (SELECT org_id, provider
      FROM dial_jobs
-     WHERE state = 'queued' AND NOT parked
+     WHERE state = 'queued' AND NOT parked AND (org_id, provider) > ($1::uuid, $2::text)
      ORDER BY org_id, provider
      LIMIT 1)
     UNION ALL
@@ -158,6 +159,16 @@ WITH RECURSIVE queues AS (
         ORDER BY org_id, provider
         LIMIT 1
     ) AS another
+)
+SELECT org_id, provider
+FROM queues
+LIMIT $3::integer
+"""
+
+DUE = """
+WITH queues AS (
+    SELECT org_id, provider
+    FROM unnest($6::uuid[], $7::text[]) AS queue (org_id, provider)
 ),
 served AS (
     SELECT queues.org_id, queues.provider, coalesce(room.lines, $2::integer) AS lines, open.calls AS open_calls
@@ -231,14 +242,31 @@ async def stranded_jobs(connection: Connection, *, providers: Sequence[str], now
     return [row["call_id"] for row in await connection.fetch(STRANDED, providers, now, limit)]
 
 
+Queue: TypeAlias = tuple[UUID, str]
+"""What one org has waiting at one provider."""
+BEFORE_ALL: Queue = (UUID(int=0), "")
+
+
+async def queues_after(connection: Connection, after: Queue, *, limit: int) -> list[Queue]:
+    """The next queues that are not empty, in a fixed order, one index probe each."""
+    return [(row["org_id"], row["provider"]) for row in await connection.fetch(QUEUES, *after, limit)]
+
+
 async def due_jobs(
-    connection: Connection, *, now: datetime, limit: int, room: Mapping[str, int], org_lines: int
+    connection: Connection,
+    queues: Sequence[Queue],
+    *,
+    now: datetime,
+    limit: int,
+    room: Mapping[str, int],
+    org_lines: int,
 ) -> Turns:
     """The next line goes to the org that has the fewest, whoever queued most or first, and within what each may have.
 
     `room` are the free lines of each provider that we know; a job of any other is due too, to be given up.
     """
-    rows = await connection.fetch(DUE, now, limit, list(room), list(room.values()), org_lines)
+    orgs, providers = [org_id for org_id, _ in queues], [provider for _, provider in queues]
+    rows = await connection.fetch(DUE, now, limit, list(room), list(room.values()), org_lines, orgs, providers)
     return Turns(
         due=[row["call_id"] for row in rows if not row["is_busy"]][:limit],
         busy_numbers=sorted({row["to_e164"] for row in rows if row["is_busy"]}),
