@@ -25,6 +25,7 @@ from cualify_dialer.providers import (
     NotSent,
     Order,
     Phase,
+    Provider,
     Refused,
     Snapshot,
     TooLate,
@@ -149,14 +150,14 @@ class Dialer:
     def __init__(
         self,
         pool: Pool,
-        *provided: ScriptedProvider,
+        *provided: Provider,
         lines: int = 100,
         org_lines: int = 100,
         calls_per_sec: float = 1000.0,
         pace: Pace = PACE,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.pool, self.provider, self.pace = pool, provided[0], pace
+        self.pool, self.pace = pool, pace
         providers = {provider.name: provider for provider in provided}
         urls = CallbackUrls(public_url="https://dialer.example", token=TOKEN)
         capacity = Capacity(lines=lines, calls_per_sec=calls_per_sec)

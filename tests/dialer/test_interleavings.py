@@ -199,7 +199,7 @@ class Interleavings(RuleBasedStateMachine):
             lines=LINES,
             org_lines=ORG_LINES,
             pace=PACE,
-            clock=lambda: self.now,  # type: ignore[arg-type]
+            clock=lambda: self.now,
         )
 
     def do(self, work: Any) -> Any:
@@ -406,7 +406,7 @@ def test_in_any_interleaving_nobody_is_rung_twice_and_everything_ends(dsn: str) 
         run_state_machine_as_test(
             Interleavings,
             settings=settings(
-                max_examples=int(os.environ.get("INTERLEAVINGS", "15")),
+                max_examples=int(os.environ.get("INTERLEAVINGS", "10")),
                 stateful_step_count=60,
                 deadline=None,
                 derandomize="INTERLEAVINGS" not in os.environ,
