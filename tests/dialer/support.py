@@ -157,7 +157,7 @@ class Dialer:
         pace: Pace = PACE,
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
-        self.pool, self.provider, self.pace = pool, provided[0], pace
+        self.pool, self.pace = pool, pace
         providers = {provider.name: provider for provider in provided}
         urls = CallbackUrls(public_url="https://dialer.example", token=TOKEN)
         capacity = Capacity(lines=lines, calls_per_sec=calls_per_sec)

@@ -406,7 +406,7 @@ def test_in_any_interleaving_nobody_is_rung_twice_and_everything_ends(dsn: str) 
         run_state_machine_as_test(
             Interleavings,
             settings=settings(
-                max_examples=int(os.environ.get("INTERLEAVINGS", "15")),
+                max_examples=int(os.environ.get("INTERLEAVINGS", "10")),
                 stateful_step_count=60,
                 deadline=None,
                 derandomize="INTERLEAVINGS" not in os.environ,

@@ -13,22 +13,22 @@ from cualify_shared.logs import about, masked, set_up_logs
 
 
 @pytest.fixture
-def out(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def out(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BytesIO]:
     """Where our logging writes; afterwards the logging of other tests is put back."""
     handlers, level, before = logging.root.handlers[:], logging.root.level, structlog.get_config()
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", stream)
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="utf-8", write_through=True))
     set_up_logs(service="sample", level="INFO")
-    yield stream
+    yield written
     logging.root.handlers[:], logging.root.level = handlers, level
     structlog.configure(**before)
 
 
-def logged(out: io.StringIO) -> list[dict[str, object]]:
+def logged(out: io.BytesIO) -> list[dict[str, object]]:
     return [orjson.loads(line) for line in out.getvalue().splitlines()]
 
 
-def test_a_line_carries_its_ids(out: io.StringIO) -> None:
+def test_a_line_carries_its_ids(out: io.BytesIO) -> None:
     with about(call_id="c1", org_id="o1"):
         structlog.get_logger("x").info("call_placed", hold_paise=3000)
     [line] = logged(out)
@@ -36,13 +36,13 @@ def test_a_line_carries_its_ids(out: io.StringIO) -> None:
     assert line["service"] == "sample"
 
 
-def test_libraries_log_the_same_way(out: io.StringIO) -> None:
+def test_libraries_log_the_same_way(out: io.BytesIO) -> None:
     logging.getLogger("somebody.else").warning("called +919812345678")
     [line] = logged(out)
     assert line["event"] == "called +…"
 
 
-def test_an_exception_s_trace_is_masked_too(out: io.StringIO) -> None:
+def test_an_exception_s_trace_is_masked_too(out: io.BytesIO) -> None:
     try:
         raise ValueError("to_e164=+919812345678 is wrong")
     except ValueError:

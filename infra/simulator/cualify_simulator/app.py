@@ -9,14 +9,16 @@ from aiohttp.typedefs import Handler, Middleware
 from cualify_simulator.bolna import Bolna, answer
 from cualify_simulator.book import Book
 from cualify_simulator.callbacks import Postman
-from cualify_simulator.carriers import Exotel, Plivo, Twilio
 from cualify_simulator.clock import Clock
 from cualify_simulator.exchange import Exchange
+from cualify_simulator.exotel import Exotel
 from cualify_simulator.faults import Faults
 from cualify_simulator.journal import Journal, Kind
 from cualify_simulator.oracle import Oracle
+from cualify_simulator.plivo import Plivo
 from cualify_simulator.refusals import Refusal, bad_field, reason_of
 from cualify_simulator.settings import Settings
+from cualify_simulator.twilio import Twilio
 
 BODY_LIMIT_BYTES = 1 << 20
 OPEN_PATHS = ("/healthz", "/journal", "/rings", "/recordings/", "/admin/")
