@@ -22,11 +22,11 @@ from cualify_dialer.providers import (
     HangUp,
     LookUp,
     Missing,
-    NotSent,
     Order,
     Phase,
     Provider,
-    Refused,
+    Readiness,
+    Ready,
     Snapshot,
     TooLate,
 )
@@ -110,18 +110,21 @@ class ScriptedProvider:
     looks: list[str] = field(default_factory=list)
     hang_ups: list[HangUp] = field(default_factory=list)
     hung_up: list[str] = field(default_factory=list)
-    hindrance: Refused | NotSent | None = None
+    known: Readiness | None = field(default_factory=Ready)
+    to_find_out: Readiness = field(default_factory=Ready)
     name: str = "bolna"
     ref_prefix: str = "boln"
     dial_timeout_sec: float = 1.0
-    ready_within_sec: float = 0.0
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         yield
 
-    async def ready(self, order: Order) -> Refused | NotSent | None:
-        return self.hindrance
+    def readiness(self, agent_id: str) -> Readiness | None:
+        return self.known
+
+    async def find_out(self, agent_id: str) -> None:
+        self.known = self.to_find_out
 
     async def dial(self, order: Order) -> Answer:
         self.placed.append(order)

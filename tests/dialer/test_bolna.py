@@ -18,10 +18,13 @@ from cualify_dialer.providers import (
     NotSent,
     Order,
     Phase,
+    Ready,
     Refused,
     Throttled,
     Unclear,
+    Unfit,
     Unknown,
+    Unreadable,
 )
 from cualify_dialer.providers.bolna import Bolna
 from cualify_dialer.providers.bolna_says import PHASES, snapshot_in, turns_in
@@ -282,9 +285,10 @@ async def test_an_agent_with_a_switch_on_that_redials_is_refused(
     fake: FakeBolna, bolna: Bolna, agent: dict[str, Any]
 ) -> None:
     fake.agent = agent
-    hindrance = await bolna.ready(an_order())
-    assert isinstance(hindrance, Refused)
-    assert hindrance.ended_reason == "provider_misconfigured"
+    await bolna.find_out(AGENT_ID)
+    verdict = bolna.readiness(AGENT_ID)
+    assert isinstance(verdict, Unfit)
+    assert verdict.ended_reason == "provider_misconfigured"
     assert fake.bodies == []
 
 
@@ -297,17 +301,18 @@ async def test_an_agent_with_a_switch_on_that_redials_is_refused(
         {"calling_guardrails": {"call_start_hour": None, "call_end_hour": None}},
     ],
 )
-async def test_an_agent_with_its_switches_off_is_read_once_for_all(
-    fake: FakeBolna, bolna: Bolna, agent: dict[str, Any]
-) -> None:
+async def test_an_agent_with_its_switches_off_may_be_used(fake: FakeBolna, bolna: Bolna, agent: dict[str, Any]) -> None:
     fake.agent = agent
-    assert await asyncio.gather(*(bolna.ready(an_order()) for _ in range(20))) == [None] * 20
+    assert bolna.readiness(AGENT_ID) is None
+    await bolna.find_out(AGENT_ID)
+    assert bolna.readiness(AGENT_ID) == Ready()
     assert fake.agent_reads == 1
 
 
-@pytest.mark.parametrize(("status", "expected"), [(500, NotSent), (403, NotSent), (404, Refused)])
+@pytest.mark.parametrize(("status", "expected"), [(500, Unreadable), (403, Unreadable), (404, Unfit)])
 async def test_an_agent_that_can_not_be_read_back_is_not_dialed_with(
     fake: FakeBolna, bolna: Bolna, status: int, expected: type[object]
 ) -> None:
     fake.agent = status
-    assert isinstance(await bolna.ready(an_order()), expected)
+    await bolna.find_out(AGENT_ID)
+    assert isinstance(bolna.readiness(AGENT_ID), expected)

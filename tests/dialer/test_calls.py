@@ -10,7 +10,17 @@ from decimal import Decimal
 import orjson
 
 from cualify_dialer.model import AttemptState, CallState
-from cualify_dialer.providers import Accepted, Phase, Refused, Snapshot, Stopped, Throttled, Unknown
+from cualify_dialer.providers import (
+    Accepted,
+    Phase,
+    Refused,
+    Snapshot,
+    Stopped,
+    Throttled,
+    Unfit,
+    Unknown,
+    Unreadable,
+)
 from cualify_dialer.retain import Retaining
 from cualify_shared.clock import now as utc_now
 from cualify_shared.events.call import CallCompleted, CallFailed
@@ -323,12 +333,30 @@ async def test_the_id_of_the_request_that_placed_a_call_is_in_all_its_events(
 async def test_an_agent_that_would_ring_again_by_itself_is_not_dialed_with(
     dialer: Dialer, provider: ScriptedProvider
 ) -> None:
-    request = a_request()
-    provider.hindrance = Refused("the agent has auto_reschedule on", "provider_misconfigured")
+    request, other = a_request(), a_request(to_e164="+919990000101")
+    provider.known = Unfit("auto_reschedule is on", "provider_misconfigured")
     await dialer.consume(request)
     await dialer.dial()
     end = await dialer.end(request.call_id)
-    assert (end.model_dump()["ended_reason"], provider.placed) == ("provider_misconfigured", [])
+    assert isinstance(end, CallFailed)
+    assert (end.ended_reason, end.attempts, provider.placed) == ("provider_misconfigured", 0, [])
+    provider.known = Unreadable("503")
+    await dialer.consume(other)
+    await dialer.dial()
+    waiting = await dialer.call(other.call_id)
+    assert (waiting.state, waiting.attempts) == (CallState.QUEUED, ())
+    assert waiting.next_at > utc_now()
+
+
+async def test_no_attempt_is_committed_before_its_agent_is_known(dialer: Dialer, provider: ScriptedProvider) -> None:
+    """So that nothing but the request itself lies between the commit and the wire."""
+    request = a_request()
+    provider.known = None
+    await dialer.consume(request)
+    assert await dialer.dial() == []
+    assert (await dialer.call(request.call_id)).attempts == ()
+    await asyncio.sleep(0)
+    assert len(await dialer.dial()) == 1
 
 
 async def test_what_providers_said_is_forgotten_after_its_time_in_batches(dialer: Dialer) -> None:

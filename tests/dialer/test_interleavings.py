@@ -41,6 +41,8 @@ from cualify_dialer.providers import (
     NotSent,
     Order,
     Phase,
+    Readiness,
+    Ready,
     Refused,
     Snapshot,
     Stopped,
@@ -137,14 +139,15 @@ class Network:
     is_deaf: bool = False
     executions: list[Execution] = field(default_factory=list)
     dial_timeout_sec: float = 1.0
-    ready_within_sec: float = 0.0
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         yield
 
-    async def ready(self, order: Order) -> Refused | NotSent | None:
-        return None
+    def readiness(self, agent_id: str) -> Readiness | None:
+        return Ready()
+
+    async def find_out(self, agent_id: str) -> None: ...
 
     async def dial(self, order: Order) -> Answer:
         refusals: dict[str, Answer] = {

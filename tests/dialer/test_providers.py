@@ -26,6 +26,7 @@ from cualify_dialer.providers import (
     Order,
     Phase,
     Provider,
+    Ready,
     Refused,
     Snapshot,
     Stopped,
@@ -151,7 +152,8 @@ def settings_for(url: str) -> DialerSettings:
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_call_is_taken_rings_once_and_its_end_is_read_back(world: World, name: str) -> None:
     provider, order = world.providers[name], world.order(name, A_MINUTE)
-    assert await provider.ready(order) is None
+    await provider.find_out(order.agent_id)
+    assert provider.readiness(order.agent_id) == Ready()
     answer = await provider.dial(order)
     assert isinstance(answer, Accepted)
     end = await world.end_of(provider, replace(order, execution_id=answer.execution_id))

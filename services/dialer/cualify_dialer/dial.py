@@ -17,8 +17,8 @@ from cualify_dialer import breaker, gate, queries, turns
 from cualify_dialer.apply import Changes, write
 from cualify_dialer.callback_urls import CallbackUrls
 from cualify_dialer.gate import Dial, Never, Wait
-from cualify_dialer.model import Answered, Begun, Call, GivenUp, Noted, Pace, Rerouted
-from cualify_dialer.providers import Answer, NotSent, Order, Provider
+from cualify_dialer.model import Answered, Begun, Call, GivenUp, Noted, Pace, Postponed, Rerouted
+from cualify_dialer.providers import Answer, NotSent, Order, Provider, Ready, Unfit, Unreadable
 from cualify_dialer.record import Recorder
 from cualify_dialer.turns import BEFORE_ALL, Queue
 from cualify_shared import faults
@@ -37,6 +37,7 @@ CLAIMED_AT_ONCE = 25
 GIVEN_UP_AT_ONCE = 500
 UNPARKED_AT_ONCE = 1000
 PARKED_AT_ONCE = 5000
+UNREADABLE_PAUSE_SEC = 5.0
 ROUNDS = 5
 QUEUES_AT_ONCE = 200
 """Orgs that one claim looks at, so that its cost does not grow with how many there are."""
@@ -115,6 +116,7 @@ class Dialing:
         self._pool, self._providers, self._pace, self._lines, self._urls = pool, providers, pace, lines, urls
         self._committed, self._clock = committed, clock
         self._after = BEFORE_ALL
+        self._finding_out: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._recorder = Recorder(
             "dial answers", pool=pool, pace=pace, committed=committed, changed=changed, clock=clock
         )
@@ -165,18 +167,9 @@ class Dialing:
 
     async def _ask(self, asking: Asking) -> Answer:
         """A process that stood still since the commit does not ask: others may have given the attempt up by now."""
-        provider = self._providers[asking.provider]
-        if self._is_too_late(asking):
+        if self._clock() - asking.claimed_at > timedelta(seconds=ANSWER_MARGIN_SEC):
             return NotSent("too late to ask", by_us=True)
-        hindrance = await provider.ready(asking.order)
-        if hindrance is not None:
-            return hindrance
-        if self._is_too_late(asking, ready_within_sec=provider.ready_within_sec):
-            return NotSent("too late to ask", by_us=True)
-        return await provider.dial(asking.order)
-
-    def _is_too_late(self, asking: Asking, *, ready_within_sec: float = 0.0) -> bool:
-        return self._clock() - asking.claimed_at > timedelta(seconds=ANSWER_MARGIN_SEC + ready_within_sec)
+        return await self._providers[asking.provider].dial(asking.order)
 
     async def _room(self, connection: Connection, *, now: datetime) -> Room:
         known = self._lines.providers
@@ -244,8 +237,10 @@ class Dialing:
             )
             match decision:
                 case Dial():
-                    busy.add(call.request.to_e164)
-                    noted.append(Noted(call.call_id, self._attempt(call, now)))
+                    learnt = self._if_ready(call, now=now)
+                    if isinstance(learnt, Begun):
+                        busy.add(call.request.to_e164)
+                    noted += [Noted(call.call_id, learnt)] if learnt is not None else []
                 case Never(reason):
                     noted.append(Noted(call.call_id, GivenUp(reason)))
                 case Wait():
@@ -253,6 +248,38 @@ class Dialing:
                 case _:
                     assert_never(decision)
         return noted
+
+    def _if_ready(self, call: Call, *, now: datetime) -> Begun | Rerouted | GivenUp | Postponed | None:
+        """An attempt is committed only when it may leave at once, so what has to be asked first is asked before."""
+        readiness = self._providers[call.provider].readiness(call.agent_id)
+        match readiness:
+            case Ready():
+                return self._attempt(call, now)
+            case Unfit(why, ended_reason):
+                log.error("agent_unfit", provider=call.provider, agent_id=call.agent_id, why=why)
+                return Rerouted() if call.route + 1 < len(call.routes) else GivenUp(ended_reason)
+            case Unreadable() if call.route + 1 < len(call.routes):
+                return Rerouted()
+            case Unreadable():
+                return Postponed(now + timedelta(seconds=UNREADABLE_PAUSE_SEC))
+            case None:
+                self._find_out(call.provider, call.agent_id)
+                return None
+            case _:
+                assert_never(readiness)
+
+    def _find_out(self, provider: str, agent_id: str) -> None:
+        """Once at a time for each agent; then the claim looks again."""
+        if (provider, agent_id) in self._finding_out:
+            return
+
+        def found_out(_: asyncio.Future[None]) -> None:
+            self._finding_out.pop((provider, agent_id), None)
+            self._worker.wake()
+
+        finding_out = asyncio.ensure_future(self._providers[provider].find_out(agent_id))
+        self._finding_out[provider, agent_id] = finding_out
+        finding_out.add_done_callback(found_out)
 
     def _rerouted(self, call: Call, room: Room) -> list[Noted]:
         """To the next provider, if that one is not left alone too."""
@@ -265,7 +292,7 @@ class Dialing:
         return Begun(ref=ref, asked_at=now, asking_until=now + self._asking_for(provider))
 
     def _asking_for(self, provider: Provider) -> timedelta:
-        return timedelta(seconds=provider.ready_within_sec + provider.dial_timeout_sec + ANSWER_MARGIN_SEC)
+        return timedelta(seconds=provider.dial_timeout_sec + ANSWER_MARGIN_SEC)
 
     async def _note_probes(
         self, connection: Connection, asking: Sequence[Asking], room: Room, *, now: datetime

@@ -73,7 +73,7 @@ class Attempt:
         return self.result not in NOBODY_RUNG
 
 
-NOBODY_RUNG = frozenset({"refused", "throttled", "not_sent", "provider_misconfigured"})
+NOBODY_RUNG = frozenset({"refused", "throttled", "not_sent"})
 """Results that prove it."""
 
 
@@ -150,6 +150,13 @@ class Rerouted:
 
 
 @dataclass(frozen=True, slots=True)
+class Postponed:
+    """It can't be known now whether it may be dialed; it waits, and others go first."""
+
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class CancelWanted:
     """The customer does not want the call."""
 
@@ -185,7 +192,7 @@ class LookedUp:
     hang_up: HangUp | None = None
 
 
-Learnt: TypeAlias = Begun | GivenUp | Rerouted | CancelWanted | Answered | Heard | LookedUp
+Learnt: TypeAlias = Begun | GivenUp | Rerouted | Postponed | CancelWanted | Answered | Heard | LookedUp
 
 
 @dataclass(frozen=True, slots=True)

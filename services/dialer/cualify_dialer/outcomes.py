@@ -39,6 +39,7 @@ from cualify_dialer.model import (
     Learnt,
     LookedUp,
     Pace,
+    Postponed,
     Rerouted,
     time_limit,
 )
@@ -94,6 +95,8 @@ def fold(call: Call, learnt: Learnt, *, now: datetime, pace: Pace) -> Step:
             return _given_up(call, reason, now=now) if call.waits else Step(call)
         case Rerouted():
             return Step(_on_next_route(call)) if call.waits else Step(call)
+        case Postponed(until):
+            return Step(replace(call, next_at=max(call.next_at, until))) if call.waits else Step(call)
         case CancelWanted(at):
             return _cancel_wanted(call, at, now=now)
         case Answered() | Heard() | LookedUp():
@@ -173,8 +176,8 @@ def _answered(call: Call, attempt: Attempt, learnt: Answered, *, now: datetime, 
             return Step(_with(call, replace(attempt, state=AttemptState.UNKNOWN, look_up_at=soon)))
         case Refused() | Throttled() | NotSent() if attempt.execution_id is not None:
             return Step(call, alarms=(Alarm.LATE_NEWS,))
-        case Refused(ended_reason=reason):
-            return _refused(call, _closed(attempt, _result_of(reason), now), reason, now=now)
+        case Refused():
+            return _refused(call, _closed(attempt, "refused", now), now=now)
         case Throttled(retry_after_sec):
             return _again(call, _closed(attempt, "throttled", now), retry_after_sec or 0.0, now=now, pace=pace)
         case NotSent():
@@ -190,18 +193,14 @@ def _accepted(call: Call, attempt: Attempt, execution_id: str, *, now: datetime,
     return Step(_with(call, replace(attempt, look_up_at=_next_look(call, attempt, now=now, pace=pace))))
 
 
-def _result_of(reason: str) -> str:
-    return "refused" if reason == "provider_refused" else reason
-
-
-def _refused(call: Call, attempt: Attempt, reason: str, *, now: datetime) -> Step:
+def _refused(call: Call, attempt: Attempt, *, now: datetime) -> Step:
     """Nobody was rung: at once to the next provider, if there is one that was not asked yet."""
     call = _with(call, attempt)
     if call.cancel_requested_at is not None:
         return _ended(call, _canceled(now))
     if call.route + 1 < len(call.routes):
         return Step(replace(_on_next_route(call), state=CallState.QUEUED, next_at=now))
-    return _ended(call, End(status="failed", reason=reason, ended_at=now, ended_by="provider"))
+    return _ended(call, End(status="failed", reason="provider_refused", ended_at=now, ended_by="provider"))
 
 
 def _again(call: Call, attempt: Attempt, at_least_sec: float, *, now: datetime, pace: Pace) -> Step:

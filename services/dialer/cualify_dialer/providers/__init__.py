@@ -42,10 +42,9 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nobody is rung, and asking again would change nothing. `ended_reason` is what the customer is told."""
+    """Nobody is rung, and asking again would change nothing."""
 
     reason: str
-    ended_reason: str = "provider_refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +169,29 @@ class TooLate:
 HangUp: TypeAlias = Stopped | TooLate | Unclear
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The agent may be dialed with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """It must not be: what the provider would do with the call is not what was asked for, or there is no such agent."""
+
+    why: str
+    ended_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The provider could not be asked."""
+
+    why: str
+
+
+Readiness: TypeAlias = Ready | Unfit | Unreadable
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallbackRequest:
     """An HTTP request to the callback route. `url` is the one that we had given to the provider, `ref` that in it."""
@@ -210,15 +232,14 @@ class Provider(Protocol):
     def dial_timeout_sec(self) -> float:
         """How long `dial` may take."""
 
-    @property
-    def ready_within_sec(self) -> float:
-        """How long `ready` may take before it."""
-
     def open(self) -> AbstractAsyncContextManager[None]:
         """Opens the connections, and closes them in the end."""
 
-    async def ready(self, order: Order) -> Refused | NotSent | None:
-        """Whether something forbids to dial with this agent; None if nothing does. Rings nobody."""
+    def readiness(self, agent_id: str) -> Readiness | None:
+        """Whether this agent may be dialed with, as far as that is known and fresh; None if it is not."""
+
+    async def find_out(self, agent_id: str) -> None:
+        """Makes `readiness` known. Rings nobody, never raises but for cancellation."""
 
     async def dial(self, order: Order) -> Answer:
         """Asks once to ring somebody. Never raises but for cancellation, never sends anything twice."""

@@ -23,10 +23,13 @@ from cualify_dialer.providers import (
     LookUp,
     Missing,
     NotACall,
-    NotSent,
     Order,
+    Readiness,
+    Ready,
     Refused,
     Unclear,
+    Unfit,
+    Unreadable,
 )
 from cualify_dialer.providers.bolna_says import ListedRow, execution_id_in, listed, redials_by_itself, snapshot_in
 from cualify_dialer.providers.http import JSON, Http, json_in
@@ -68,28 +71,29 @@ class Bolna:
     def __init__(self, *, url: str, api_key: str, timeout_sec: float) -> None:
         self._url = url.rstrip("/")
         self._http = Http(self.name, headers={"Authorization": f"Bearer {api_key}"}, timeout_sec=timeout_sec)
-        self._agents: dict[str, tuple[datetime, asyncio.Future[Refused | NotSent | None]]] = {}
+        self._agents: dict[str, tuple[datetime, Readiness]] = {}
 
     @property
     def dial_timeout_sec(self) -> float:
         """One request."""
         return self._http.dial_timeout_sec
 
-    @property
-    def ready_within_sec(self) -> float:
-        """Reading the agent back."""
-        return self._http.timeout_sec
-
     def open(self) -> AbstractAsyncContextManager[None]:
         """Opens what the rest needs."""
         return self._http.open()
 
-    async def ready(self, order: Order) -> Refused | NotSent | None:
-        """Reads the agent back, once in a while, however many are to be dialed with it."""
-        known = self._agents.get(order.agent_id)
-        if known is None or utc_now() >= known[0]:
-            known = self._read_back(order.agent_id)
-        return await asyncio.shield(known[1])
+    def readiness(self, agent_id: str) -> Readiness | None:
+        """What its reading back gave, for as long as that counts."""
+        known = self._agents.get(agent_id)
+        return known[1] if known is not None and utc_now() < known[0] else None
+
+    async def find_out(self, agent_id: str) -> None:
+        """Reads the agent back. What could not be read, or must not be used, is read again soon."""
+        verdict = await self._verdict(agent_id)
+        while len(self._agents) >= AGENTS_REMEMBERED:
+            del self._agents[next(iter(self._agents))]
+        counts_for = READ_BACK_EVERY if isinstance(verdict, Ready) else READ_BACK_AGAIN_AFTER
+        self._agents[agent_id] = (utc_now() + counts_for, verdict)
 
     async def dial(self, order: Order) -> Answer:
         """Exactly one `POST /call`."""
@@ -113,29 +117,14 @@ class Bolna:
         """A callback's body is the execution itself, sometimes with a `cualify_event` of the agent's beside it."""
         return snapshot_in(json_in(request.body)) or NotACall()
 
-    def _read_back(self, agent_id: str) -> tuple[datetime, asyncio.Future[Refused | NotSent | None]]:
-        """One reading for all who wait. What could not be read is asked for again soon."""
-        reading = asyncio.ensure_future(self._verdict(agent_id))
-        known = (utc_now() + READ_BACK_EVERY, reading)
-        while len(self._agents) >= AGENTS_REMEMBERED:
-            del self._agents[next(iter(self._agents))]
-        self._agents[agent_id] = known
-
-        def settled(done: asyncio.Future[Refused | NotSent | None]) -> None:
-            if done.cancelled() or done.exception() or done.result() is not None:
-                self._agents[agent_id] = (utc_now() + READ_BACK_AGAIN_AFTER, done)
-
-        reading.add_done_callback(settled)
-        return known
-
-    async def _verdict(self, agent_id: str) -> Refused | NotSent | None:
+    async def _verdict(self, agent_id: str) -> Readiness:
         status, body = await self._http.get(f"{self._url}/v2/agent/{quote(agent_id, safe='')}")
         if status == 404:
-            return Refused("Bolna has no such agent")
+            return Unfit("Bolna has no such agent", "provider_refused")
         if status != 200 or not isinstance(body, dict):
-            return NotSent(f"the agent could not be read back: {status or body}")
+            return Unreadable(f"answered {status}" if status else str(body))
         switch = redials_by_itself(body)
-        return Refused(f"the agent has {switch} on", "provider_misconfigured") if switch else None
+        return Unfit(f"the agent has {switch} on", "provider_misconfigured") if switch else Ready()
 
     async def _read(self, execution_id: str) -> LookUp:
         """`GET /executions/{id}`."""

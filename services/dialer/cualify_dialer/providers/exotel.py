@@ -23,9 +23,10 @@ from cualify_dialer.providers import (
     LookUp,
     Missing,
     NotACall,
-    NotSent,
     Order,
     Phase,
+    Readiness,
+    Ready,
     Refused,
     Snapshot,
     Unclear,
@@ -75,7 +76,6 @@ class Exotel:
 
     name = "exotel"
     ref_prefix = "exo"
-    ready_within_sec = 0.0
 
     def __init__(
         self,
@@ -108,9 +108,12 @@ class Exotel:
         """Opens what the rest needs."""
         return self._http.open()
 
-    async def ready(self, order: Order) -> Refused | NotSent | None:
+    def readiness(self, agent_id: str) -> Readiness:
         """What has Exotel ring again is pinned off in the request itself."""
-        return None
+        return Ready()
+
+    async def find_out(self, agent_id: str) -> None:
+        """There is nothing to find out."""
 
     async def dial(self, order: Order) -> Answer:
         """Exactly one `POST Calls/connect.json`."""

@@ -28,9 +28,10 @@ from cualify_dialer.providers import (
     LookUp,
     Missing,
     NotACall,
-    NotSent,
     Order,
     Phase,
+    Readiness,
+    Ready,
     Refused,
     Snapshot,
     TooLate,
@@ -80,7 +81,6 @@ class Plivo:
 
     name = "plivo"
     ref_prefix = "plvo"
-    ready_within_sec = 0.0
 
     def __init__(
         self,
@@ -107,9 +107,12 @@ class Plivo:
         """Opens what the rest needs."""
         return self._http.open()
 
-    async def ready(self, order: Order) -> Refused | NotSent | None:
+    def readiness(self, agent_id: str) -> Readiness:
         """Nothing at Plivo rings again by itself; its SDK does, and is not used."""
-        return None
+        return Ready()
+
+    async def find_out(self, agent_id: str) -> None:
+        """There is nothing to find out."""
 
     async def dial(self, order: Order) -> Answer:
         """Exactly one `POST Call/`."""

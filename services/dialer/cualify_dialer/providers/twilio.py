@@ -25,9 +25,10 @@ from cualify_dialer.providers import (
     LookUp,
     Missing,
     NotACall,
-    NotSent,
     Order,
     Phase,
+    Readiness,
+    Ready,
     Refused,
     Snapshot,
     Unclear,
@@ -81,7 +82,6 @@ class Twilio:
 
     name = "twilio"
     ref_prefix = "twil"
-    ready_within_sec = 0.0
 
     def __init__(
         self, *, url: str, account_sid: str, auth_token: str, authorization: str, caller_id: str, timeout_sec: float
@@ -99,9 +99,12 @@ class Twilio:
         """Opens what the rest needs."""
         return self._http.open()
 
-    async def ready(self, order: Order) -> Refused | NotSent | None:
+    def readiness(self, agent_id: str) -> Readiness:
         """Nothing at Twilio rings again by itself."""
-        return None
+        return Ready()
+
+    async def find_out(self, agent_id: str) -> None:
+        """There is nothing to find out."""
 
     async def dial(self, order: Order) -> Answer:
         """Exactly one `POST Calls.json`."""
