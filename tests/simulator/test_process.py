@@ -58,6 +58,17 @@ async def test_it_serves_by_its_environment_and_stops_at_once_with_calls_under_w
         assert isinstance((await asyncio.gather(waiting, return_exceptions=True))[0], aiohttp.ClientError)
 
 
+async def test_an_agent_of_its_environment_is_there_again_after_a_restart() -> None:
+    port, agent_id = free_port(), "00000000-0000-4000-8000-00000000c0de"
+    environment = {"SIMULATOR_AGENT_ID": agent_id, "SIMULATOR_AGENT_WEBHOOK_URL": "http://127.0.0.1:1/callbacks"}
+    for _ in range(2):
+        async with started(port, **environment) as process, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            assert "simulator_started" in await first_line(process)
+            headers = {"Authorization": "Bearer bn-simulator"}
+            async with http.get(f"/v2/agent/{agent_id}", headers=headers) as response:
+                assert (await response.json())["webhook_url"] == "http://127.0.0.1:1/callbacks"
+
+
 async def test_an_environment_that_makes_no_sense_is_said_at_once() -> None:
     async with started(free_port(), SIMULATOR_SPEED="0") as process:
         assert await asyncio.wait_for(process.wait(), PATIENCE_SEC) != 0

@@ -20,6 +20,8 @@ MODULES = {
     DISPATCHER: "cualify_webhook_dispatcher.main",
     SIMULATOR: "cualify_simulator",
 }
+PROVIDER_AGENT_ID = "00000000-0000-4000-8000-00000000c0de"
+"""The voice agent at the simulated provider, the same after a restart of the simulator."""
 LOOPBACK = "127.0.0.0/8,::1/128"
 
 
@@ -125,6 +127,8 @@ def _own_environment(settings: StackSettings, at: Addresses, secret: Secrets) ->
         SIMULATOR: {
             "BOLNA_API_KEY": secret.bolna_api_key,
             "SIMULATOR_SPEED": str(settings.simulator_speed),
+            "SIMULATOR_AGENT_ID": PROVIDER_AGENT_ID,
+            "SIMULATOR_AGENT_WEBHOOK_URL": f"{at.url(DIALER)}/callbacks/bolna/{secret.callback_token}",
             "SIMULATOR_MAX_CONCURRENCY": str(10 * settings.max_concurrent_calls),
             "CLIENT_TIMEOUT_SEC": str(settings.provider_timeout_sec),
         },

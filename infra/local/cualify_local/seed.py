@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from cualify_local.environment import API, DIALER, SIMULATOR
+from cualify_local.environment import API, PROVIDER_AGENT_ID
 from cualify_local.stack import Stack, StackFailed
 
 ORG_NAME = "Asha Dental Clinic"
@@ -32,14 +32,12 @@ class Seeded:
 
 async def seed(stack: Stack, *, org_name: str = ORG_NAME, top_up_paise: int = TOP_UP_PAISE) -> Seeded:
     """An org with a plan, a wallet, a number, an agent and a key. Returns when its money can be spent."""
-    provider_agent_id, org = await asyncio.gather(
-        _make_provider_agent(stack), cualify(stack, "orgs", "create", org_name)
-    )
+    org = await cualify(stack, "orgs", "create", org_name)
     org_id = str(org["id"])
     _, _, agent, key = await asyncio.gather(
         _fund(stack, org_id, top_up_paise),
         cualify(stack, "numbers", "add", org_id, NUMBER),
-        cualify(stack, "agents", "create", org_id, "Front desk", "--provider-agent-id", provider_agent_id),
+        cualify(stack, "agents", "create", org_id, "Front desk", "--provider-agent-id", PROVIDER_AGENT_ID),
         cualify(stack, "keys", "create", org_id),
     )
     seeded = Seeded(org_id=org_id, agent_id=str(agent["id"]), api_key=str(key["key"]))
@@ -81,21 +79,6 @@ def _environment(stack: Stack) -> Mapping[str, str]:
         "CUALIFY_URL": stack.addresses.url(API),
         "CUALIFY_ADMIN_TOKEN": stack.secret.admin_token,
     }
-
-
-async def _make_provider_agent(stack: Stack) -> str:
-    """The voice agent at the provider, whose callbacks come to the dialer."""
-    callback = f"{stack.addresses.url(DIALER)}/callbacks/bolna/{stack.secret.callback_token}"
-    body = {"agent_config": {"agent_name": "Front desk", "webhook_url": callback}}
-    headers = {"Authorization": f"Bearer {stack.secret.bolna_api_key}"}
-    async with (
-        aiohttp.ClientSession(headers=headers) as http,
-        http.post(stack.addresses.url(SIMULATOR) + "/v2/agent", json=body) as answer,
-    ):
-        made = await answer.json()
-    if answer.status != 201:
-        raise StackFailed(f"the simulator refused the agent: {made}")
-    return str(made["agent_id"])
 
 
 async def _until_funded(stack: Stack, seeded: Seeded) -> None:

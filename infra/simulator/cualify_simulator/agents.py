@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from cualify_simulator.refusals import Refusal, bad_field, malformed
 from cualify_simulator.wire import target_of
@@ -28,14 +28,15 @@ class Agents:
     def __init__(self) -> None:
         self._by_id: dict[str, Agent] = {}
 
-    def create(self, body: Json, at: datetime) -> Agent:
+    def create(self, body: Json, at: datetime, *, agent_id: UUID | None = None) -> Agent:
+        """An agent of this body, under an id of its own unless one is given."""
         if len(self._by_id) >= AGENTS_LIMIT:
             raise Refusal(400, malformed("too many agents"))
         config = _config_of(body)
         if not isinstance(config.get("agent_name"), str) or not config["agent_name"]:
             raise Refusal(400, malformed("agent_name is required"))
         agent = Agent(
-            id=str(uuid4()),
+            id=str(agent_id or uuid4()),
             created_at=at,
             updated_at=at,
             body=body,

@@ -36,6 +36,9 @@ class Bolna:
         self._exchange = exchange
         self._agents = Agents()
         self._throttle = Throttle()
+        if settings.simulator_agent_id is not None:
+            config = {"agent_name": "front desk", "webhook_url": settings.simulator_agent_webhook_url or None}
+            self._agents.create({"agent_config": config}, clock.now(), agent_id=settings.simulator_agent_id)
 
     def routes(self) -> list[web.RouteDef]:
         return [

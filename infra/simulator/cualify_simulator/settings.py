@@ -1,5 +1,7 @@
 """What the environment may say about one simulator process."""
 
+from uuid import UUID
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -22,6 +24,10 @@ class Settings(BaseSettings):
 
     simulator_speed: float = Field(default=1.0, gt=0)
     simulator_max_concurrency: int = Field(default=1_000, ge=1)
+    simulator_agent_id: UUID | None = None
+    """An agent that is there from the start, under the same id after every restart; else agents are made by request."""
+    simulator_agent_webhook_url: str = ""
+    """Where that agent's callbacks go; empty: nowhere."""
     simulator_list_lag_sec: float = Field(default=0.0, ge=0)
     """Simulated seconds before a new execution shows up in the list."""
 

@@ -5,7 +5,7 @@ The payment's id names the transfer, so whatever the gateway repeats or reorders
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 from uuid import UUID
 
 from prometheus_client import Counter
@@ -20,6 +20,9 @@ from cualify_shared.ids import new_id
 ALARMS = Counter("cualify_payment_alarms_total", "Signed payments that could not be credited.", ["why"])
 
 Why: TypeAlias = Literal["unknown_order", "amount_differs", "currency_differs", "paid_twice", "contradicted"]
+
+for _why in get_args(Why):
+    ALARMS.labels(_why)  # at 0 from the start: the first one has to be seen as an increase
 
 
 @dataclass(frozen=True, slots=True)
