@@ -1,4 +1,7 @@
-"""Writes the JSON Schemas and the AsyncAPI document, or says with `--check` what of them is stale."""
+"""Writes the JSON Schemas and the AsyncAPI document, or says with `--check` what of them is stale.
+
+`--publish 0.1` keeps the writers' schemas as those of a release: what everything later is held against.
+"""
 
 import sys
 from pathlib import Path
@@ -11,7 +14,9 @@ from cualify_shared.events.envelope import CONTENT_TYPE
 from cualify_shared.events.topics import TOPICS, Topic
 
 SCHEMAS = Path(__file__).parent / "schemas"
+PUBLISHED = Path(__file__).parent / "published"
 ASYNCAPI = "asyncapi.json"
+OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
 def writer_schema(kind: EventType) -> dict[str, Any]:
@@ -93,12 +98,24 @@ def documents() -> dict[str, bytes]:
     for kind in EVENT_TYPES.values():
         made[f"{kind.name}.json"] = reader_schema(kind)
         made[f"{kind.name}.writer.json"] = writer_schema(kind)
-    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
-    return {name: orjson.dumps(document, option=options) for name, document in made.items()}
+    return {name: orjson.dumps(document, option=OPTIONS) for name, document in made.items()}
+
+
+def publish(release: str) -> Path:
+    """Keeps every type's schema under a release's name. Raises `FileExistsError`: a release is never rewritten."""
+    PUBLISHED.mkdir(exist_ok=True)
+    kept = PUBLISHED / f"{release}.json"
+    with kept.open("xb") as file:
+        file.write(orjson.dumps({k.name: writer_schema(k) for k in EVENT_TYPES.values()}, option=orjson.OPT_SORT_KEYS))
+        file.write(b"\n")
+    return kept
 
 
 def main(arguments: list[str]) -> int:
     """Exit code 1 when `--check` finds a file that is missing, stale or left over."""
+    if arguments[:1] == ["--publish"] and len(arguments) == 2:
+        print(f"kept {publish(arguments[1]).name}")
+        return 0
     wanted = documents()
     present = {path.name: path.read_bytes() for path in SCHEMAS.glob("*.json")}
     stale = sorted({n for n in wanted if present.get(n) != wanted[n]} | (present.keys() - wanted.keys()))
