@@ -27,7 +27,7 @@ async def test_a_call_can_be_called_off_in_every_state_but_the_end(world: World,
     org = await world.org()
     later = {"schedule": {"earliest_at": "2199-01-01T00:00:00Z"}} if reached == "scheduled" else {}
     call_id = await world.placed(org, **later)
-    await world.feed_all(life(org, call_id)[: {"dialing": 1, "in_progress": 2}.get(reached, 0)])
+    await world.feed_all(life(org, call_id)[: {"dialing": 1, "in_progress": 3}.get(reached, 0)])
     answer = await cancel(world, org, call_id)
     assert (answer.status, answer.body["data"]["status"]) == (200, reached)
     assert answer.body["data"]["cancel_requested_at"] is not None

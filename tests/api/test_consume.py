@@ -44,7 +44,7 @@ async def test_a_call_that_went_well_is_shown_whole(world: World) -> None:
     )
     assert [turn["text"] for turn in shown["transcript"]] == ["Namaste!", "Ji."]
     assert sorted(line["type"] for line in shown["events"]) == sorted(
-        ["queued", "dialing", "in_progress", "disclosure-played", "intent-detected", "completed"]
+        ["queued", "dialing", "provider-accepted", "in_progress", "disclosure-played", "intent-detected", "completed"]
     )
     assert await world.wallet(org) == (10_000_000 - 1420, 0)
 

@@ -84,3 +84,15 @@ def test_a_second_attempt_is_shown_under_its_own_reference() -> None:
     first, second = FACTS[0], FACTS[0].model_copy(update={"attempt": 2, "provider_call_id": "boln_x_2"})
     for facts in ([first, second], [second, first]):
         assert folded(facts)[0].provider_call_id == "boln_x_2"
+
+
+def test_an_execution_is_shown_with_its_attempt() -> None:
+    dialing, accepted = FACTS[0], FACTS[1]
+    again = dialing.model_copy(update={"attempt": 2, "provider_call_id": "boln_x_2"})
+    taken = accepted.model_copy(
+        update={"attempt": 2, "provider_call_id": "boln_x_2", "provider_execution_id": "exec-2"}
+    )
+    assert folded([dialing, accepted])[0].provider_execution_id == "exec-1"
+    assert folded([dialing, accepted, again])[0].provider_execution_id is None, "the provider was asked once more"
+    for facts in ([dialing, accepted, again, taken], [again, taken, dialing, accepted], [taken, again, accepted]):
+        assert folded(facts)[0].provider_execution_id == "exec-2"

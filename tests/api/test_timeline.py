@@ -24,7 +24,7 @@ async def test_as_json_it_is_the_timeline_of_the_call(world: World) -> None:
     answer = await world.ask("GET", f"/api/v1/calls/{call_id}/events", headers=org.auth)
     assert (answer.status, answer.body["data"]) == (200, (await world.call(org, call_id))["events"])
     assert answer.body["data"][0]["type"] == "queued"
-    assert len(answer.body["data"]) == 6
+    assert len(answer.body["data"]) == 7
 
 
 async def test_a_stream_tells_what_is_known_and_what_comes_and_ends_with_the_call(world: World) -> None:
@@ -34,13 +34,13 @@ async def test_a_stream_tells_what_is_known_and_what_comes_and_ends_with_the_cal
     await world.feed("call.events", facts[0])
     async with stream(world, org, call_id) as events:
         assert [(await anext(events))["event"] for _ in range(2)] == ["queued", "dialing"]
-        await world.feed("call.events", facts[1])
-        assert (await anext(events))["event"] == "in_progress"
-        await world.feed("call.events", *facts[2:])
+        await world.feed("call.events", *facts[1:3])
+        assert [(await anext(events))["event"] for _ in range(2)] == ["provider-accepted", "in_progress"]
+        await world.feed("call.events", *facts[3:])
         rest = [event async for event in events]
     assert {event["event"] for event in rest} == {"disclosure-played", "intent-detected", "completed"}
     shown = (await world.call(org, call_id))["events"]
-    assert [event["data"] for event in rest] == shown[3:]
+    assert [event["data"] for event in rest] == shown[4:]
 
 
 async def test_taken_up_again_from_any_event_it_misses_and_repeats_nothing(world: World) -> None:
@@ -49,7 +49,7 @@ async def test_taken_up_again_from_any_event_it_misses_and_repeats_nothing(world
     await world.feed("call.events", *life(org, call_id, artifacts=()))
     async with stream(world, org, call_id) as events:
         whole = [event async for event in events]
-    assert len(whole) == 6
+    assert len(whole) == 7
     for n, event in enumerate(whole[:-1], 1):
         async with stream(world, org, call_id, last=event["id"]) as events:
             assert [one["data"] for one in [e async for e in events]] == [one["data"] for one in whole[n:]]

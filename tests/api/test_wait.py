@@ -62,14 +62,17 @@ async def test_the_answer_is_held_until_the_provider_has_the_call(
     org = await world.org()
     task = await place(world, org)
     call_id = await newest(world)
-    dialing, in_progress, *_ = life(org, call_id)
+    dialing, accepted, *_ = life(org, call_id)
     await feed(world, dialing)
     done, _ = await asyncio.wait([task], timeout=0.1)
     assert not done, "call.dialing is said before the provider is asked"
-    await feed(world, in_progress)
+    assert (await world.call(org, call_id))["provider_execution_id"] is None
+    await feed(world, accepted)
     answer = await asyncio.wait_for(task, 2)
     assert (answer.status, answer.body["data"]["id"]) == (201, str(call_id))
     assert answer.headers["Preference-Applied"] == "wait=10"
+    shown = await world.call(org, call_id)
+    assert (shown["status"], shown["provider_execution_id"]) == ("dialing", "exec-1"), "nobody has answered yet"
 
 
 async def test_the_providers_refusal_meanwhile_is_a_502(world: World) -> None:

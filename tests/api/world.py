@@ -26,6 +26,7 @@ from cualify_shared.events.call import (
     CallFailed,
     CallInProgress,
     CallIntentDetected,
+    CallProviderAccepted,
     CallRecordingReady,
     CallTranscriptReady,
     TranscriptTurn,
@@ -280,6 +281,7 @@ def life(org: Org, call_id: UUID, *, artifacts: tuple[str, ...] = ("transcript",
     ids: dict[str, Any] = {"call_id": call_id, "org_id": org.id}
     facts: list[EventData] = [
         CallDialing(**carried, attempt=1),
+        CallProviderAccepted(**carried, attempt=1, provider_execution_id="exec-1"),
         CallInProgress(**carried, attempt=1, started_at=AT, provider_execution_id="exec-1"),
         CallDisclosurePlayed(**ids, at=AT),
         CallIntentDetected(**ids, at=AT, intent="demo_booked"),

@@ -56,7 +56,7 @@ async def test_a_call_is_asked_for_once_and_ends_by_the_look_up(dialer: Dialer, 
     await dialer.consume(request)
     await dialer.dial()
     await dialer.hear(said("in-progress", ref=ref), said("completed", ref=ref, conversation_duration=3600))
-    assert await dialer.names(request.call_id) == ["call.dialing", "call.in_progress"]
+    assert await dialer.names(request.call_id) == ["call.dialing", "call.provider_accepted", "call.in_progress"]
     provider.executions["ex-1"] = completed(ref)
     assert await dialer.recover() == 1
     end = await dialer.end(request.call_id)
@@ -238,12 +238,13 @@ async def test_callbacks_twice_reordered_and_before_the_answer_have_the_effect_o
     told = await dialer.told(request.call_id)
     assert [event.type.name for event in told] == [
         "call.dialing",
+        "call.provider_accepted",
         "call.in_progress",
         "call.handoff_requested",
         "call.recording_ready",
         "call.completed",
     ]
-    assert [event.sequence for event in told if event.type.topic.name == "call.events"] == [1, 2, 3, 4]
+    assert [event.sequence for event in told if event.type.topic.name == "call.events"] == [1, 2, 3, 4, 5]
     assert [event.sequence for event in told if event.type.topic.name == "call.artifacts"] == [1]
     assert await dialer.pool.fetchval("SELECT count(*) FROM provider_events") == 7
 
@@ -264,6 +265,7 @@ async def test_a_call_of_which_no_callback_comes_is_found_by_asking(dialer: Dial
     await dialer.recover()
     assert await dialer.names(request.call_id) == [
         "call.dialing",
+        "call.provider_accepted",
         "call.in_progress",
         "call.recording_ready",
         "call.completed",

@@ -41,7 +41,14 @@ from cualify_dialer.providers import (
     Unknown,
 )
 from cualify_shared.events import EventData, type_of
-from cualify_shared.events.call import CallCompleted, CallFailed, CallInProgress, Retry, TranscriptTurn
+from cualify_shared.events.call import (
+    CallCompleted,
+    CallFailed,
+    CallInProgress,
+    CallProviderAccepted,
+    Retry,
+    TranscriptTurn,
+)
 from tests.dialer.support import PACE, a_request, a_snapshot
 
 T0 = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
@@ -98,7 +105,7 @@ def test_each_last_phase_without_talk_is_a_failed_call_with_its_own_reason(
     phase: Phase, status: str, reason: str
 ) -> None:
     call, told = after(a_call(), BEGUN, looked(a_snapshot(phase, ref=REF)))
-    assert names(told) == ["call.dialing", "call.failed"]
+    assert names(told) == ["call.dialing", "call.provider_accepted", "call.failed"]
     assert (call.state, call.status, call.ended_reason) == (CallState.ENDED, status, reason)
     assert call.attempts[0].state is AttemptState.ENDED
 
@@ -109,10 +116,34 @@ def test_no_other_phase_ends_a_call(phase: Phase) -> None:
     assert call.state is CallState.OPEN
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        Answered(1, Accepted("ex-1")),
+        Heard(1, a_snapshot(Phase.PENDING, ref=REF)),
+        looked(a_snapshot(Phase.PENDING, ref=REF)),
+    ],
+    ids=["the answer", "a callback", "a look-up"],
+)
+def test_that_the_provider_has_it_is_told_once_by_whichever_says_so_first(source: Learnt) -> None:
+    later: list[Learnt] = [
+        Answered(1, Accepted("ex-1")),
+        Heard(1, a_snapshot(Phase.IN_PROGRESS, ref=REF)),
+        looked(TALKED),
+    ]
+    _, told = after(a_call(), BEGUN, source, *later)
+    assert names(told)[:3] == ["call.dialing", "call.provider_accepted", "call.in_progress"]
+    assert names(told).count("call.provider_accepted") == 1
+    accepted = told[1]
+    assert isinstance(accepted, CallProviderAccepted)
+    assert (accepted.attempt, accepted.provider_call_id, accepted.provider_execution_id) == (1, REF, "ex-1")
+
+
 def test_a_completed_call_is_told_whole() -> None:
     call, told = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), looked(TALKED))
     assert names(told) == [
         "call.dialing",
+        "call.provider_accepted",
         "call.in_progress",
         "call.disclosure_played",
         "call.transcript_ready",
@@ -140,7 +171,7 @@ def test_completed_with_no_talk_is_completed_where_the_callee_was_seen_to_answer
 def test_a_last_status_in_a_callback_only_makes_the_look_up_due(phase: Phase) -> None:
     now = T0 + timedelta(seconds=5)
     call, told = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), Heard(1, a_snapshot(phase)), now=now)
-    assert names(told) == ["call.dialing"]
+    assert names(told) == ["call.dialing", "call.provider_accepted"]
     assert call.attempts[0].look_up_at == now
 
 
@@ -348,7 +379,7 @@ def test_a_busy_call_is_rung_again_only_if_asked_for_and_ends_once_at_the_very_e
         told += new
         assert call.waits is (number < 3)
         assert number == 3 or call.next_at == T0 + timedelta(minutes=minutes)
-    assert names(told) == ["call.dialing"] * 3 + ["call.failed"]
+    assert names(told) == ["call.dialing", "call.provider_accepted"] * 3 + ["call.failed"]
     assert isinstance(told[-1], CallFailed)
     assert (call.status, told[-1].attempts) == ("busy", 3)
 

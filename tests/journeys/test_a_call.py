@@ -23,7 +23,7 @@ async def test_a_call_goes_from_request_to_webhook_and_ledger(cualify: Platform)
     timeline = [event["type"] for event in ended["events"]]
     assert timeline[:2] == ["queued", "dialing"]
     assert timeline[-1] == "completed"
-    assert {"in_progress", "disclosure-played", "intent-detected"} <= set(timeline)
+    assert {"provider-accepted", "in_progress", "disclosure-played", "intent-detected"} <= set(timeline)
     assert await cualify.rings("+919990000142") == 1
 
     told = await webhooks_of(cualify, placed["id"], ending="call.completed")

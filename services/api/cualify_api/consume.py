@@ -30,6 +30,7 @@ from cualify_shared.events.call import (
     CallHandoffRequested,
     CallInProgress,
     CallIntentDetected,
+    CallProviderAccepted,
     CallRecordingReady,
     CallTranscriptReady,
 )
@@ -43,6 +44,7 @@ CALLS = Counter("cualify_calls_total", "Calls that have ended, by how.", ["statu
 
 LIFE: Final = (
     CallDialing,
+    CallProviderAccepted,
     CallInProgress,
     CallDisclosurePlayed,
     CallIntentDetected,

@@ -17,6 +17,7 @@ from cualify_shared.events.call import (
     CallHandoffRequested,
     CallInProgress,
     CallIntentDetected,
+    CallProviderAccepted,
     CallRecordingReady,
     CallTranscriptReady,
 )
@@ -55,6 +56,18 @@ def dialing(call: Call, attempt: Attempt) -> CallDialing:
         attempt=attempt.number,
         provider=attempt.provider,
         provider_call_id=attempt.ref,
+    )
+
+
+def provider_accepted(call: Call, attempt: Attempt, *, execution_id: str) -> CallProviderAccepted:
+    """The provider has the attempt."""
+    return CallProviderAccepted(
+        call_id=call.call_id,
+        org_id=call.request.org_id,
+        attempt=attempt.number,
+        provider=attempt.provider,
+        provider_call_id=attempt.ref,
+        provider_execution_id=execution_id,
     )
 
 

@@ -13,6 +13,7 @@ moves forward, ends a call once, and after its end changes nothing. Its rules:
 - What we ended ourselves, for the customer or at the time limit, ends as the provider then reports it. A conversation
   that took place is `completed` and costs what was talked; without one, the customer's wish makes it `canceled`.
 - An attempt that never ends, whatever the provider says, is parked as `outcome_unknown` long after its time limit.
+- That the provider has an attempt is told as soon as its execution's id is known, whoever told us of it.
 - A call that was talked on has its `call.in_progress` and its facts before its end, also where no callback ever came.
 """
 
@@ -105,9 +106,18 @@ def fold(call: Call, learnt: Learnt, *, now: datetime, pace: Pace) -> Step:
                 return Step(call)
             if not attempt.is_open:
                 return Step(call, alarms=_late_alarms(attempt, learnt))
-            return _of_attempt(call, attempt, learnt, now=now, pace=pace)
+            return _told_of_acceptance(attempt, _of_attempt(call, attempt, learnt, now=now, pace=pace))
         case _:
             assert_never(learnt)
+
+
+def _told_of_acceptance(before: Attempt, step: Step) -> Step:
+    """Whatever it was that taught us the execution's id: it is told once, ahead of all else of that execution."""
+    after = step.call.attempt(before.number)
+    if before.execution_id is not None or after is None or after.execution_id is None:
+        return step
+    accepted = facts.provider_accepted(step.call, after, execution_id=after.execution_id)
+    return replace(step, told=(accepted, *step.told))
 
 
 def _of_attempt(

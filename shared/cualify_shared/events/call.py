@@ -84,6 +84,18 @@ class CallDialing(EventData):
     provider_call_id: ProviderRef
 
 
+class CallProviderAccepted(EventData):
+    """The provider has the attempt, under an id of its own. Told once an attempt, as soon as that is known: by its answer,
+    a callback or a look-up."""
+
+    call_id: UUID
+    org_id: UUID
+    attempt: AttemptNumber
+    provider: Provider
+    provider_call_id: ProviderRef
+    provider_execution_id: Annotated[str, Field(max_length=128)]
+
+
 class CallInProgress(EventData):
     """The callee answered."""
 
@@ -197,6 +209,7 @@ __all__ = [
     "CallHandoffRequested",
     "CallInProgress",
     "CallIntentDetected",
+    "CallProviderAccepted",
     "CallRecordingReady",
     "CallRequested",
     "CallTranscriptReady",

@@ -113,6 +113,19 @@ _ENTRIES = (
         call.CallDialing(call_id=_CALL, org_id=_ORG, attempt=1, provider="bolna", provider_call_id=_REF),
     ),
     EventType(
+        "call.provider_accepted",
+        CALL_EVENTS,
+        call.CallProviderAccepted,
+        call.CallProviderAccepted(
+            call_id=_CALL,
+            org_id=_ORG,
+            attempt=1,
+            provider="bolna",
+            provider_call_id=_REF,
+            provider_execution_id="123e4567-e89b-12d3-a456-426614174001",
+        ),
+    ),
+    EventType(
         "call.in_progress",
         CALL_EVENTS,
         call.CallInProgress,

@@ -1,8 +1,8 @@
 """`Prefer: wait=N` (RFC 7240): the 201 is held until the provider is known to have accepted, or for N seconds.
 
-That it has is told by `call.events`: its execution's id, an answered phone, or an end that no refusal was. The fold in
-this process wakes who waits at once; a fold in another replica is found by looking, four times a second, for all who
-wait here in one query. `call.dialing` is no acceptance: it is said before the provider is asked.
+That it has is told by `call.events`: `call.provider_accepted` with its execution's id, or an end that no refusal was.
+The fold in this process wakes who waits at once; a fold in another replica is found by looking, four times a second,
+for all who wait here in one query. `call.dialing` is no acceptance: it is said before the provider is asked.
 """
 
 import asyncio

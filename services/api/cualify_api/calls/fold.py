@@ -20,6 +20,7 @@ from cualify_shared.events.call import (
     CallHandoffRequested,
     CallInProgress,
     CallIntentDetected,
+    CallProviderAccepted,
     CallRecordingReady,
     CallTranscriptReady,
 )
@@ -27,6 +28,7 @@ from cualify_shared.events.wallet import WalletDebited
 
 Fact: TypeAlias = (
     CallDialing
+    | CallProviderAccepted
     | CallInProgress
     | CallDisclosurePlayed
     | CallIntentDetected
@@ -59,6 +61,8 @@ def fold(call: Call, fact: Fact, *, at: datetime) -> Folded:
     match fact:
         case CallDialing():
             return _raised(_asked(call, fact), "dialing")
+        case CallProviderAccepted():
+            return Folded(_carried(call, fact))
         case CallInProgress():
             return _raised(_answered(call, fact), "in_progress")
         case CallDisclosurePlayed() | CallIntentDetected() | CallHandoffRequested():
@@ -85,6 +89,8 @@ def entry(event: Event, fact: Fact) -> TimelineEntry | None:
     match fact:
         case CallDialing():
             return _entry(event, fact, "dialing", event.time, attempt=fact.attempt)
+        case CallProviderAccepted():
+            return _entry(event, fact, "provider-accepted", event.time, attempt=fact.attempt)
         case CallInProgress():
             return _entry(event, fact, "in_progress", fact.started_at)
         case CallDisclosurePlayed():
@@ -102,19 +108,23 @@ def entry(event: Event, fact: Fact) -> TimelineEntry | None:
             assert_never(fact)
 
 
-def _asked(call: Call, fact: CallDialing | CallInProgress) -> Call:
-    """An attempt's reference; that of the last attempt stays."""
+def _asked(call: Call, fact: CallDialing | CallProviderAccepted | CallInProgress) -> Call:
+    """An attempt's reference; that of the last attempt stays. An execution belongs to its attempt."""
     if fact.attempt <= call.attempt:
         return call
-    return replace(call, attempt=fact.attempt, provider_call_id=fact.provider_call_id)
+    return replace(call, attempt=fact.attempt, provider_call_id=fact.provider_call_id, provider_execution_id=None)
+
+
+def _carried(call: Call, fact: CallProviderAccepted | CallInProgress) -> Call:
+    """The provider's own id for the last attempt. After the end it stays as the end has it."""
+    call = _asked(call, fact)
+    if call.is_over or fact.attempt < call.attempt:
+        return call
+    return replace(call, provider_execution_id=call.provider_execution_id or fact.provider_execution_id)
 
 
 def _answered(call: Call, fact: CallInProgress) -> Call:
-    return replace(
-        _asked(call, fact),
-        started_at=call.started_at or fact.started_at,
-        provider_execution_id=call.provider_execution_id or fact.provider_execution_id,
-    )
+    return replace(_carried(call, fact), started_at=call.started_at or fact.started_at)
 
 
 def _raised(call: Call, status: Literal["dialing", "in_progress"]) -> Folded:
@@ -128,12 +138,13 @@ def _ended(call: Call, fact: CallCompleted | CallFailed, *, at: datetime) -> Cal
     if call.is_over:
         return call
     is_last_attempt = fact.attempts >= call.attempt
+    known_id = call.provider_execution_id if fact.attempts <= call.attempt else None
     return replace(
         call,
         status=fact.status,
         attempt=max(call.attempt, fact.attempts),
         provider_call_id=fact.provider_call_id if is_last_attempt else call.provider_call_id,
-        provider_execution_id=fact.provider_execution_id or call.provider_execution_id,
+        provider_execution_id=fact.provider_execution_id or known_id,
         started_at=fact.started_at or call.started_at,
         ended_at=fact.ended_at,
         duration_sec=fact.duration_sec,

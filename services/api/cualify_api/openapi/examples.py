@@ -79,6 +79,7 @@ CALL: Final[dict[str, Any]] = {
 TIMELINE: Final = [
     {"type": "queued", "at": _AT, "data": {}},
     {"type": "dialing", "at": "2026-05-31T14:22:11.310Z", "data": {"attempt": 1}},
+    {"type": "provider-accepted", "at": "2026-05-31T14:22:11.420Z", "data": {"attempt": 1}},
     {"type": "in_progress", "at": "2026-05-31T14:22:19.480Z", "data": {}},
     {"type": "disclosure-played", "at": "2026-05-31T14:22:21.000Z", "data": {}},
     {"type": "intent-detected", "at": "2026-05-31T14:23:40.000Z", "data": {"intent": "demo_booked"}},
