@@ -85,8 +85,7 @@ class CallDialing(EventData):
 
 
 class CallProviderAccepted(EventData):
-    """The provider has the attempt, under an id of its own. Told once an attempt, as soon as that is known: by its answer,
-    a callback or a look-up."""
+    """The provider has the attempt, under an id of its own. Told once an attempt, as soon as that is known."""
 
     call_id: UUID
     org_id: UUID
