@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -17,8 +18,9 @@ import pytest
 from cualify_local.kafka.broker import Kafka
 from cualify_local.postgres import Postgres
 from cualify_shared.ids import new_id
+from tests.bench.measure import cpu_sec
 from tests.support.databases import MakeDatabase
-from tests.support.webhook_world import ROOT, World, call_of, cpu_sec, world
+from tests.support.webhook_world import ROOT, World, call_of, world
 
 EVENTS = int(os.environ.get("BENCH_EVENTS", "4000"))
 HANG_SEC = float(os.environ.get("BENCH_HANG_SEC", "10"))
@@ -37,6 +39,11 @@ async def warm(made: World) -> None:
     await made.register("/warm", org_id=org_id)
     await made.produce(call_of(org_id, 1))
     await made.until_count(1, seconds=60)
+
+
+def cpu_of(pids: Mapping[str, int]) -> dict[str, float]:
+    """CPU-seconds so far, by name."""
+    return {name: cpu_sec(pid) for name, pid in pids.items()}
 
 
 async def bare_cpu_ms(made: World, count: int) -> float:
@@ -70,18 +77,22 @@ async def test_cpu_and_statements_a_delivery(
         events = [event for _ in range(EVENTS // endpoints) for event in call_of(org_id, 1)]
         deliveries = len(events) * endpoints
         await asyncio.sleep(0.3)
-        cpu, statements, began = cpu_sec(process.pid), int(counter.read_text()), time.monotonic()
+        servers = {"PostgreSQL": postgres.child, "Kafka": kafka.child}
+        pids = {"dispatcher": process.pid} | {name: child.pid for name, child in servers.items() if child}
+        cpu, statements, began = cpu_of(pids), int(counter.read_text()), time.monotonic()
         await made.produce(events)
         await made.until_count(1 + deliveries, seconds=300)
         await _until_outbox_empty(made)
         took = time.monotonic() - began
         await asyncio.sleep(0.3)
-        cost = (cpu_sec(process.pid) - cpu) * 1000 / deliveries
+        costs = {name: (sec - cpu[name]) * 1000 / deliveries for name, sec in cpu_of(pids).items()}
+        cost = costs["dispatcher"]
         per_delivery = (int(counter.read_text()) - statements) / deliveries
         bare = await bare_cpu_ms(made, deliveries)
     print(
         f"\n{MACHINE}\n{deliveries} deliveries to {endpoints} endpoint(s): {cost:.3f} CPU-ms each in the dispatcher, "
         f"bare signing loop {bare:.3f} (ratio {cost / bare:.1f}); {per_delivery:.3f} SQL statements each; "
+        f"with the servers' share {sum(costs.values()):.3f} ({', '.join(f'{k} {v:.3f}' for k, v in costs.items())}); "
         f"{deliveries / took:.0f}/s until the outbox was empty"
     )
 

@@ -348,7 +348,7 @@ class Deliver:
             ]
             if well:
                 await queries.bring_forward(connection, well)
-            await outbox.put(connection, told.events(results, record))
+            await outbox.put_encoded(connection, told.events(results, record))
         faults.point("deliver.recorded")
         self._committed()
         for result in results:
