@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -17,12 +18,16 @@ import pytest
 
 from cualify_local.kafka.broker import Kafka
 from cualify_local.postgres import Postgres
+from cualify_shared.clock import now
+from cualify_shared.database import create_pool
 from cualify_shared.ids import new_id
+from cualify_webhook_dispatcher import retention
 from tests.bench.measure import cpu_sec
 from tests.support.databases import MakeDatabase
 from tests.support.webhook_world import ROOT, World, call_of, world
 
 EVENTS = int(os.environ.get("BENCH_EVENTS", "4000"))
+ATTEMPTS = int(os.environ.get("BENCH_ATTEMPTS", "300000"))
 HANG_SEC = float(os.environ.get("BENCH_HANG_SEC", "10"))
 MACHINE = f"{platform.machine()}, {psutil.cpu_count()} cores shared with sink, broker and database"
 
@@ -131,6 +136,28 @@ async def test_latency_at_50_deliveries_a_second(kafka: Kafka, database: MakeDat
         f"p99 {percentile(late, 0.99):.1f} ms; a plain POST beside it: p50 {percentile(bare, 0.5):.1f} ms, "
         f"p99 {percentile(bare, 0.99):.1f} ms"
     )
+
+
+async def test_dropping_a_day_of_attempts(database: MakeDatabase) -> None:
+    pool = await create_pool(await database("cualify_webhook_dispatcher"), application_name="bench", size=1)
+    today = now().date()
+    old = today - timedelta(days=retention.ATTEMPTS_KEPT_DAYS + 2)
+    await retention.make_partitions(pool, today=old)
+    insert = (
+        "INSERT INTO attempts (event_id, endpoint_id, n, at, duration_ms, status_code)"
+        " SELECT gen_random_uuid(), gen_random_uuid(), 1, $1::timestamptz + n * interval '1 microsecond', 1, 200"
+        " FROM generate_series(1, $2::integer) AS n"
+    )
+    took: list[float] = []
+    await pool.execute(insert, datetime(old.year, old.month, old.day, tzinfo=UTC), ATTEMPTS)
+    for drop in (lambda: retention.drop_partitions(pool, today=today), lambda: pool.execute("DELETE FROM attempts")):
+        began = time.perf_counter()
+        await drop()
+        took.append(time.perf_counter() - began)
+        assert await pool.fetchval("SELECT count(*) FROM attempts") == 0
+        await pool.execute(insert, datetime(today.year, today.month, today.day, tzinfo=UTC), ATTEMPTS)
+    pool.terminate()
+    print(f"\n{MACHINE}\na day of {ATTEMPTS} attempts dropped in {took[0]:.3f} s; by DELETE in {took[1]:.3f} s")
 
 
 async def test_what_two_hanging_endpoints_of_twenty_cost_the_others(
