@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
 
@@ -73,6 +74,7 @@ class Sender:
         self._busy: dict[Any, _Handle] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._due = self._timer_at = inf
         self._kicking = False
         self._tick: asyncio.TimerHandle | None = None
 
@@ -136,20 +138,37 @@ class Sender:
         handle.curl.close()
 
     def _set_timer(self, timeout_ms: int) -> None:
-        """libcurl says so for every request that is added: at once. One turn kicks off all that were."""
-        if self._loop is None or (timeout_ms == 0 and self._kicking):
+        """libcurl tells twice a request: at once, when one is added, and then the earliest deadline, which moves on.
+
+        One turn kicks off all that were added; a timer that is set too early looks again when it is time.
+        """
+        if self._loop is None:
             return
+        if timeout_ms == 0:
+            if not self._kicking:
+                self._kicking = True
+                self._loop.call_soon(self._kick)
+            return
+        self._due = monotonic() + timeout_ms / 1000 if timeout_ms > 0 else inf
+        if self._due < self._timer_at:
+            self._set_timer_anew()
+
+    def _set_timer_anew(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        if timeout_ms == 0:
-            self._kicking = True
-            self._loop.call_soon(self._on_timer)
-        elif timeout_ms > 0:
-            self._timer = self._loop.call_later(timeout_ms / 1000, self._on_timer)
+        self._timer, self._timer_at = None, inf
+        if self._loop is not None and self._due < inf:
+            self._timer_at = self._due
+            self._timer = self._loop.call_later(max(0.0, self._due - monotonic()), self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer, self._kicking = None, False
+        if self._due <= monotonic():
+            self._due = inf  # Unless libcurl sets it anew.
+            self._kick()
+        self._set_timer_anew()
+
+    def _kick(self) -> None:
+        self._kicking = False
         if self._loop is None:
             return
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
