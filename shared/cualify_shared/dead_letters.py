@@ -2,15 +2,15 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from cualify_shared.database import Connection, Row
+from cualify_shared.values import quick_value
 
 
-@dataclass(frozen=True, slots=True)
+@quick_value
 class Record:
     """A Kafka record as it came: nothing of it is trusted yet."""
 

@@ -2,12 +2,18 @@
 
 from uuid import UUID
 
+from asyncpg.pgproto.pgproto import UUID as DatabaseUUID
 from uuid_utils import uuid7
 
 
 def new_id() -> UUID:
     """A fresh UUIDv7."""
     return UUID(bytes=uuid7().bytes)
+
+
+def quick_id() -> UUID:
+    """The same as rows have them: four times as quick to make and to print. orjson does not take it."""
+    return DatabaseUUID(uuid7().bytes)
 
 
 def new_hex() -> str:

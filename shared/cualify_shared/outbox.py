@@ -6,18 +6,22 @@ event's `sequence`. Then, for one key, the order of ids is the order of commits.
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError
+from aiokafka.partitioner import murmur2
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from cualify_shared import faults, metrics
 from cualify_shared.database import Connection, connect, is_passing
-from cualify_shared.events.envelope import Event, encode, headers
+from cualify_shared.events.envelope import Encoded, Event, encoded, headers
+from cualify_shared.values import quick_thing
 from cualify_shared.waiting import until_set, within
 
 log = structlog.get_logger(__name__)
@@ -29,6 +33,9 @@ POLL_SEC = (0.002, 0.02)
 POLL_WHEN_QUIET_SEC = 0.1
 QUIET_AFTER_SEC = 2.0
 ACK_WITHIN_SEC = 30.0
+MAX_RECORD_BYTES = 1_048_576
+"""What a broker takes of one record, unless it is told otherwise."""
+MAX_BATCH_BYTES = 262_144
 
 PUT = """
 INSERT INTO outbox (event_id, topic, key, payload, occurred_at)
@@ -41,16 +48,21 @@ ORDER BY n
 
 async def put(connection: Connection, events: Sequence[Event]) -> None:
     """Writes events, in this order, into the running transaction. Call `wake` of the relay after the commit."""
-    if not events:
-        return
     if any(event.sequence < 1 for event in events):
         raise ValueError("an event carries the sequence of the row that was locked for it, from 1 on")
+    await put_encoded(connection, [encoded(event) for event in events])
+
+
+async def put_encoded(connection: Connection, events: Sequence[Encoded]) -> None:
+    """The same for events whose bytes are made already."""
+    if not events:
+        return
     await connection.execute(
         PUT,
         [event.id for event in events],
-        [event.type.topic.name for event in events],
-        [str(event.key) for event in events],
-        [encode(event) for event in events],
+        [event.topic for event in events],
+        [event.key for event in events],
+        [event.payload for event in events],
         [event.time for event in events],
     )
 
@@ -80,7 +92,7 @@ FROM outbox
 """
 
 
-@dataclass(frozen=True, slots=True)
+@quick_thing
 class Waiting:
     """One row of the outbox."""
 
@@ -141,7 +153,7 @@ class Relay:
             enable_idempotence=True,
             acks="all",
             linger_ms=0,
-            max_batch_size=262_144,
+            max_batch_size=MAX_BATCH_BYTES,
             request_timeout_ms=int(ACK_WITHIN_SEC * 1000),
         )
         try:
@@ -167,7 +179,7 @@ class Relay:
         return self._pause if time.monotonic() - self._moved_at < QUIET_AFTER_SEC else POLL_WHEN_QUIET_SEC
 
     async def _publish_batch(self, connection: Connection, producer: AIOKafkaProducer) -> int:
-        rows = [Waiting(**row) for row in await connection.fetch(FETCH, BATCH)]
+        rows = [Waiting(*row) for row in await connection.fetch(FETCH, BATCH)]
         if not rows:
             return 0
         async with asyncio.timeout(ACK_WITHIN_SEC + 5):
@@ -186,25 +198,63 @@ class Relay:
     async def _send(
         self, connection: Connection, producer: AIOKafkaProducer, rows: Sequence[Waiting]
     ) -> list[tuple[Waiting, asyncio.Future[object]]]:
+        """Sends whole batches, a partition's in order: one call and one future a record cost several times as much."""
         sent: list[tuple[Waiting, asyncio.Future[object]]] = []
-        for row in rows:
-            try:
-                sent.append((row, await self._send_one(producer, row)))
-            except MessageSizeTooLargeError:
-                await connection.execute(PARK_TOO_LARGE, row.id)
-                metrics.PARKED.labels(row.topic).inc()
-                log.error("event_too_large", topic=row.topic, bytes=len(row.payload))
+        for (topic, partition), its_rows in (await self._by_partition(producer, rows)).items():
+            filling, inside = producer.create_batch(), list[Waiting]()
+            for row in its_rows:
+                record = _record_of(row)
+                if record is None:
+                    await _park_too_large(connection, row)
+                    continue
+                if filling.append(**record) is None:
+                    future = await producer.send_batch(filling, topic, partition=partition)
+                    sent += [(one, future) for one in inside]
+                    filling, inside = producer.create_batch(), []
+                    filling.append(**record)
+                inside.append(row)
+            if inside:
+                future = await producer.send_batch(filling, topic, partition=partition)
+                sent += [(one, future) for one in inside]
         return sent
 
-    async def _send_one(self, producer: AIOKafkaProducer, row: Waiting) -> asyncio.Future[object]:
-        future: asyncio.Future[object] = await producer.send(
-            self._topic_prefix + row.topic,
-            value=row.payload,
-            key=row.key.encode(),
-            headers=headers(row.payload),
-            timestamp_ms=int(row.occurred_at.timestamp() * 1000),
-        )
-        return future
+    async def _by_partition(
+        self, producer: AIOKafkaProducer, rows: Sequence[Waiting]
+    ) -> dict[tuple[str, int], list[Waiting]]:
+        partitions: dict[str, list[int]] = {}
+        found: dict[tuple[str, int], list[Waiting]] = defaultdict(list)
+        for row in rows:
+            topic = self._topic_prefix + row.topic
+            if topic not in partitions:
+                partitions[topic] = sorted(await producer.partitions_for(topic))
+            ids = partitions[topic]
+            found[topic, ids[_hash(row.key) % len(ids)]].append(row)
+        return found
+
+
+@lru_cache(maxsize=10_000)
+def _hash(key: str) -> int:
+    """As every Kafka client hashes a key to find its partition. aiokafka does it in Python, and keys come again."""
+    return int(murmur2(key.encode())) & 0x7FFFFFFF
+
+
+def _record_of(row: Waiting) -> dict[str, Any] | None:
+    """What goes to Kafka; None where that is more than a broker takes."""
+    key, mirrored = row.key.encode(), headers(row.payload)
+    if DefaultRecordBatchBuilder.estimate_size_in_bytes(key, row.payload, mirrored) > MAX_RECORD_BYTES:
+        return None
+    return {
+        "timestamp": int(row.occurred_at.timestamp() * 1000),
+        "key": key,
+        "value": row.payload,
+        "headers": mirrored,
+    }
+
+
+async def _park_too_large(connection: Connection, row: Waiting) -> None:
+    await connection.execute(PARK_TOO_LARGE, row.id)
+    metrics.PARKED.labels(row.topic).inc()
+    log.error("event_too_large", topic=row.topic, bytes=len(row.payload))
 
 
 def _sorted_out(sent: Sequence[tuple[Waiting, asyncio.Future[object]]]) -> tuple[list[Waiting], list[Waiting]]:

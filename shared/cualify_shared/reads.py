@@ -299,8 +299,11 @@ class Reading:
 
 
 async def _parse_raw(records: tuple[ConsumerRecord[Any, Any], ...], original: Callable[[Any], Awaitable[Any]]) -> Any:
-    """FastStream decodes every header as UTF-8 and drops the whole batch where one is not: hide the headers from it."""
-    message = await original(tuple(replace(record, headers=()) for record in records))
+    """FastStream is shown the first record alone, without its headers.
+
+    It decodes every header as UTF-8, drops the whole batch where one is not, and wraps each record three times.
+    """
+    message = await original((replace(records[0], headers=()),))
     message.raw_message = records
     return message
 

@@ -9,6 +9,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
@@ -16,11 +18,16 @@ import pytest
 
 from cualify_local.kafka.broker import Kafka
 from cualify_local.postgres import Postgres
+from cualify_shared.clock import now
+from cualify_shared.database import create_pool
 from cualify_shared.ids import new_id
+from cualify_webhook_dispatcher import retention
+from tests.bench.measure import cpu_sec
 from tests.support.databases import MakeDatabase
-from tests.support.webhook_world import ROOT, World, call_of, cpu_sec, world
+from tests.support.webhook_world import ROOT, World, call_of, world
 
 EVENTS = int(os.environ.get("BENCH_EVENTS", "4000"))
+ATTEMPTS = int(os.environ.get("BENCH_ATTEMPTS", "300000"))
 HANG_SEC = float(os.environ.get("BENCH_HANG_SEC", "10"))
 MACHINE = f"{platform.machine()}, {psutil.cpu_count()} cores shared with sink, broker and database"
 
@@ -37,6 +44,11 @@ async def warm(made: World) -> None:
     await made.register("/warm", org_id=org_id)
     await made.produce(call_of(org_id, 1))
     await made.until_count(1, seconds=60)
+
+
+def cpu_of(pids: Mapping[str, int]) -> dict[str, float]:
+    """CPU-seconds so far, by name."""
+    return {name: cpu_sec(pid) for name, pid in pids.items()}
 
 
 async def bare_cpu_ms(made: World, count: int) -> float:
@@ -70,18 +82,22 @@ async def test_cpu_and_statements_a_delivery(
         events = [event for _ in range(EVENTS // endpoints) for event in call_of(org_id, 1)]
         deliveries = len(events) * endpoints
         await asyncio.sleep(0.3)
-        cpu, statements, began = cpu_sec(process.pid), int(counter.read_text()), time.monotonic()
+        servers = {"PostgreSQL": postgres.child, "Kafka": kafka.child}
+        pids = {"dispatcher": process.pid} | {name: child.pid for name, child in servers.items() if child}
+        cpu, statements, began = cpu_of(pids), int(counter.read_text()), time.monotonic()
         await made.produce(events)
         await made.until_count(1 + deliveries, seconds=300)
         await _until_outbox_empty(made)
         took = time.monotonic() - began
         await asyncio.sleep(0.3)
-        cost = (cpu_sec(process.pid) - cpu) * 1000 / deliveries
+        costs = {name: (sec - cpu[name]) * 1000 / deliveries for name, sec in cpu_of(pids).items()}
+        cost = costs["dispatcher"]
         per_delivery = (int(counter.read_text()) - statements) / deliveries
         bare = await bare_cpu_ms(made, deliveries)
     print(
         f"\n{MACHINE}\n{deliveries} deliveries to {endpoints} endpoint(s): {cost:.3f} CPU-ms each in the dispatcher, "
         f"bare signing loop {bare:.3f} (ratio {cost / bare:.1f}); {per_delivery:.3f} SQL statements each; "
+        f"with the servers' share {sum(costs.values()):.3f} ({', '.join(f'{k} {v:.3f}' for k, v in costs.items())}); "
         f"{deliveries / took:.0f}/s until the outbox was empty"
     )
 
@@ -120,6 +136,28 @@ async def test_latency_at_50_deliveries_a_second(kafka: Kafka, database: MakeDat
         f"p99 {percentile(late, 0.99):.1f} ms; a plain POST beside it: p50 {percentile(bare, 0.5):.1f} ms, "
         f"p99 {percentile(bare, 0.99):.1f} ms"
     )
+
+
+async def test_dropping_a_day_of_attempts(database: MakeDatabase) -> None:
+    pool = await create_pool(await database("cualify_webhook_dispatcher"), application_name="bench", size=1)
+    today = now().date()
+    old = today - timedelta(days=retention.ATTEMPTS_KEPT_DAYS + 2)
+    await retention.make_partitions(pool, today=old)
+    insert = (
+        "INSERT INTO attempts (event_id, endpoint_id, n, at, duration_ms, status_code)"
+        " SELECT gen_random_uuid(), gen_random_uuid(), 1, $1::timestamptz + n * interval '1 microsecond', 1, 200"
+        " FROM generate_series(1, $2::integer) AS n"
+    )
+    took: list[float] = []
+    await pool.execute(insert, datetime(old.year, old.month, old.day, tzinfo=UTC), ATTEMPTS)
+    for drop in (lambda: retention.drop_partitions(pool, today=today), lambda: pool.execute("DELETE FROM attempts")):
+        began = time.perf_counter()
+        await drop()
+        took.append(time.perf_counter() - began)
+        assert await pool.fetchval("SELECT count(*) FROM attempts") == 0
+        await pool.execute(insert, datetime(today.year, today.month, today.day, tzinfo=UTC), ATTEMPTS)
+    pool.terminate()
+    print(f"\n{MACHINE}\na day of {ATTEMPTS} attempts dropped in {took[0]:.3f} s; by DELETE in {took[1]:.3f} s")
 
 
 async def test_what_two_hanging_endpoints_of_twenty_cost_the_others(

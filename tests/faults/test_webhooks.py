@@ -1,4 +1,4 @@
-"""Dispatchers are killed every few seconds while customers are told: nothing is lost, order per call is kept.
+"""Dispatchers are killed every few seconds while customers are told, and then broker and database too: nothing is lost.
 
 `FAULTS_EVENTS` (3,000; in full 100,000), `FAULTS_DISPATCHERS` (3) and `FAULTS_KILL_EVERY_SEC` (5) set the size.
 """
@@ -7,32 +7,53 @@ import asyncio
 import os
 import random
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cualify_local.kafka.broker import Kafka
+from cualify_local.kafka.choose import kill_kafka, restart_kafka, start_kafka, stop_kafka
+from cualify_local.postgres import Postgres, kill_postgres, restart_postgres, stop_postgres
+from cualify_shared.clock import now
+from cualify_shared.database import is_passing
 from cualify_shared.events.envelope import Event
 from cualify_shared.ids import new_id
 from cualify_webhook_dispatcher import claims
-from tests.support.databases import MakeDatabase
+from tests.support.databases import Databases, MakeDatabase, start_test_postgres
 from tests.support.webhook_world import World, call_of, world
 
 EVENTS = int(os.environ.get("FAULTS_EVENTS", "3000"))
 DISPATCHERS = int(os.environ.get("FAULTS_DISPATCHERS", "3"))
 KILL_EVERY_SEC = float(os.environ.get("FAULTS_KILL_EVERY_SEC", "5"))
 CALLS_AT_ONCE = 50
+PRODUCED_IN_SEC = max(25.0, EVENTS / 1000)
 
 pytestmark = pytest.mark.faults
 
 
 async def produce(made: World, calls: list[list[Event]], *, seconds: float) -> None:
-    """Call by call interleaved, spread over so many seconds."""
+    """Call by call interleaved, spread over so many seconds. An event is of the instant at which it is produced."""
     groups = [calls[n : n + CALLS_AT_ONCE] for n in range(0, len(calls), CALLS_AT_ONCE)]
     for group in groups:
         for wave in zip(*group, strict=True):
-            await made.produce(wave)
+            await made.produce(replace(event, time=now()) for event in wave)
         await asyncio.sleep(seconds / len(groups))
+
+
+async def asked(made: World, query: str, *arguments: Any) -> Any:
+    """What the database says, when it is there again."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await made.pool.fetchval(query, *arguments)
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                await asyncio.sleep(0.1)
 
 
 async def kill_in_turn(made: World, done: asyncio.Event) -> tuple[int, int]:
@@ -44,44 +65,104 @@ async def kill_in_turn(made: World, done: asyncio.Event) -> tuple[int, int]:
             await asyncio.wait_for(done.wait(), KILL_EVERY_SEC)
         except TimeoutError:
             victim = random.choice([one for one in made.replicas if one.poll() is None])
-            claimed += await made.pool.fetchval("SELECT count(*) FROM deliveries WHERE lease_token IS NOT NULL")
+            claimed += await asked(made, "SELECT count(*) FROM deliveries WHERE lease_token IS NOT NULL")
             victim.kill()
             victim.wait(10)
             kills += 1
             names[made.start(REPLICA=names[victim.pid]).pid] = names[victim.pid]
-            assert await claims.unscheduled(made.pool) == 0
+            assert await asked(made, claims.UNSCHEDULED) == 0
     return kills, claimed
 
 
-async def test_nothing_is_lost_and_order_is_kept_while_dispatchers_are_killed(
-    kafka: Kafka, database: MakeDatabase, tmp_path: Path
-) -> None:
-    async with world(kafka, database, tmp_path) as made:
-        count = 1 if kafka.kind == "embedded" else DISPATCHERS
-        for n in range(count):
-            made.start(REPLICA=f"r{n}")
-        await made.until_ready(count)
-        orgs = [new_id() for _ in range(5)]
-        for org_id in orgs:
-            await made.register("/sink", org_id=org_id)
-        calls = [call_of(orgs[n % len(orgs)], 3) for n in range(EVENTS // 3)]
-        wanted = {f"evt_{event.id.hex}" for call in calls for event in call}
-        done = asyncio.Event()
-        killing = asyncio.create_task(kill_in_turn(made, done))
-        await produce(made, calls, seconds=max(25.0, EVENTS / 1000))
+@dataclass(slots=True)
+class Servers:
+    """A broker and a database server of this test's own, so that they can be killed."""
+
+    kafka: Kafka
+    postgres: Postgres
+
+    async def restart_kafka(self) -> None:
+        """As if the broker's machine had lost its power for a moment."""
+        await asyncio.to_thread(kill_kafka, self.kafka)
+        self.kafka = await asyncio.to_thread(restart_kafka, self.kafka)
+
+    async def restart_postgres(self) -> None:
+        """The same of the database."""
+        await asyncio.to_thread(kill_postgres, self.postgres)
+        self.postgres = await asyncio.to_thread(restart_postgres, self.postgres)
+
+
+@asynccontextmanager
+async def own_servers(folder: Path) -> AsyncIterator[Servers]:
+    """Starts both, and ends them as they are then."""
+    kafka = await asyncio.to_thread(start_kafka, folder / "kafka", folder / "kafka.log", prefer="real")
+    servers = Servers(kafka, await asyncio.to_thread(start_test_postgres, folder))
+    try:
+        yield servers
+    finally:
+        await asyncio.to_thread(stop_kafka, servers.kafka)
+        await asyncio.to_thread(stop_postgres, servers.postgres)
+
+
+async def drill(made: World, *, dispatchers: int, faults: Sequence[Callable[[], Awaitable[None]]] = ()) -> None:
+    """Produces while dispatchers are killed, and `faults` happen in between; says what came of it."""
+    for n in range(dispatchers):
+        made.start(REPLICA=f"r{n}")
+    await made.until_ready(dispatchers)
+    orgs = [new_id() for _ in range(5)]
+    for org_id in orgs:
+        await made.register("/sink", org_id=org_id)
+    calls = [call_of(orgs[n % len(orgs)], 3) for n in range(EVENTS // 3)]
+    wanted = {f"evt_{event.id.hex}" for call in calls for event in call}
+    done = asyncio.Event()
+    killing = asyncio.create_task(kill_in_turn(made, done))
+    disturbing = asyncio.create_task(disturb(faults))
+    try:
+        await produce(made, calls, seconds=PRODUCED_IN_SEC)
+        await disturbing
         async with asyncio.timeout(120 + EVENTS / 100):
-            while await made.pool.fetchval("SELECT count(*) FROM deliveries WHERE state = 'delivered'") < len(wanted):
+            while await asked(made, "SELECT count(*) FROM deliveries WHERE state = 'delivered'") < len(wanted):
                 await asyncio.sleep(0.2)
+    finally:
         done.set()
         kills, claimed = await killing
-        got = await made.got()
-        slowest_in = await made.pool.fetchval(
-            "SELECT extract(epoch FROM max(d.created_at - n.occurred_at))"
-            " FROM deliveries d JOIN notifications n ON n.event_id = d.event_id"
-        )
-        assert await claims.unscheduled(made.pool) == 0
+        disturbing.cancel()
+    await report(made, wanted, kills=kills, claimed=claimed)
+
+
+async def disturb(faults: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """One after another, in equal parts of the time in which events are produced."""
+    for fault in faults:
+        await asyncio.sleep(PRODUCED_IN_SEC / (len(faults) + 1))
+        await fault()
+
+
+async def report(made: World, wanted: set[str], *, kills: int, claimed: int) -> None:
+    """Holds what came against what was produced, and prints the numbers."""
+    got = await made.got()
+    slowest_in = await asked(
+        made,
+        "SELECT extract(epoch FROM max(d.created_at - n.occurred_at))"
+        " FROM deliveries d JOIN notifications n ON n.event_id = d.event_id",
+    )
+    assert await asked(made, claims.UNSCHEDULED) == 0
     times = Counter(one["id"] for one in got)
     assert set(times) == wanted
+    assert_in_order(got)
+    repeated = sum(times.values()) - len(times)
+    firsts: dict[str, float] = {}
+    for one in got:
+        firsts.setdefault(one["id"], one["at"] - one["happened"])
+    print(f"\n{len(wanted)} events, {kills} kills: 0 lost, {repeated} repeated, {claimed} were claimed at the kills;")
+    print(
+        f"the latest came {max(firsts.values()):.1f} s after its event was made, "
+        f"and the slowest way through Kafka took {slowest_in:.1f} s"
+    )
+    assert repeated <= claimed
+
+
+def assert_in_order(got: Sequence[dict[str, Any]]) -> None:
+    """For each call 1, 2, 3, as each came first."""
     firsts: dict[str, list[int]] = defaultdict(list)
     seen: set[str] = set()
     for one in got:
@@ -89,10 +170,20 @@ async def test_nothing_is_lost_and_order_is_kept_while_dispatchers_are_killed(
             seen.add(one["id"])
             firsts[one["subject"]].append(one["sequence"])
     assert all(sequences == [1, 2, 3] for sequences in firsts.values())
-    repeated = sum(times.values()) - len(times)
-    latest = max(one["at"] - one["happened"] for one in got)
-    print(f"\n{len(wanted)} events, {kills} kills: 0 lost, {repeated} repeated, {claimed} were claimed at the kills;")
-    print(
-        f"the latest came {latest:.1f} s after its event was made, and was {slowest_in:.1f} s on its way through Kafka"
-    )
-    assert repeated <= claimed
+
+
+async def test_nothing_is_lost_and_order_is_kept_while_dispatchers_are_killed(
+    kafka: Kafka, database: MakeDatabase, tmp_path: Path
+) -> None:
+    async with world(kafka, database, tmp_path) as made:
+        await drill(made, dispatchers=1 if kafka.kind == "embedded" else DISPATCHERS)
+
+
+async def test_nothing_is_lost_when_broker_and_database_are_killed_too(tmp_path: Path) -> None:
+    async with own_servers(tmp_path) as servers:
+        databases = Databases(servers.postgres.admin_url)
+        restarts = [servers.restart_postgres]
+        if servers.kafka.kind == "jvm":  # The others do not keep their data, or are not ours to kill.
+            restarts.append(servers.restart_kafka)
+        async with world(servers.kafka, databases.fresh, tmp_path) as made:
+            await drill(made, dispatchers=1 if servers.kafka.kind == "embedded" else DISPATCHERS, faults=restarts)

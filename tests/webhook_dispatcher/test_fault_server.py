@@ -134,6 +134,33 @@ async def test_a_port_that_does_not_accept_is_a_timeout_of_connecting(sender: Se
     assert code_of(outcome) == "timeout_connect"
 
 
+async def test_a_host_without_a_route_has_its_code() -> None:
+    nowhere = ip_network("255.255.255.255/32")  # The kernel refuses it: nothing leaves the machine.
+    sender = Sender(timeout_sec=1, allowed=(nowhere,))
+    assert code_of(await sender.post("https://255.255.255.255/", headers=[], content=b"{}")) == "connect_failed"
+    await sender.aclose()
+
+
+async def test_a_connection_that_its_server_has_closed_meanwhile_is_replaced_and_nothing_spins(sender: Sender) -> None:
+    async def answers_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await status(204)(reader, writer)
+
+    turns = 0
+    ready = sender._on_ready
+
+    def counted() -> None:
+        nonlocal turns
+        turns += 1
+        ready()
+
+    sender._on_ready = counted  # type: ignore[method-assign]
+    async with serving(answers_once) as port:
+        for n in range(1, 6):
+            assert code_of(await sender.post(f"http://127.0.0.1:{port}/", headers=[], content=b"{}")) is None
+            await asyncio.sleep(0.05)
+            assert turns < n * 8, "a closed connection that nobody waits for is looked at once"
+
+
 async def test_a_gzip_bomb_is_not_unpacked(sender: Sender) -> None:
     async with serving(gzip_bomb()) as port:
         outcome = await sender.post(f"http://127.0.0.1:{port}/", headers=[], content=b"{}")

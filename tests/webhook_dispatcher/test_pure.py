@@ -11,8 +11,13 @@ import pytest
 from standardwebhooks import Webhook
 
 from cualify_shared.clock import now
+from cualify_shared.events.envelope import Event, encoded
+from cualify_shared.events.webhook import WebhookDelivered
 from cualify_shared.ids import new_id
-from cualify_webhook_dispatcher import payloads, schedule, sign
+from cualify_webhook_dispatcher import payloads, schedule, sign, told
+from cualify_webhook_dispatcher.decide import Decided
+from cualify_webhook_dispatcher.jobs import Endpoint, Job, Recorded, Result, Verdict
+from cualify_webhook_dispatcher.queries import Record
 from cualify_webhook_dispatcher.schedule import Again, GivenUp
 from cualify_webhook_dispatcher.secrets import CannotOpen, Secrets
 from tests.webhook_dispatcher.conftest import AT, call_events
@@ -119,3 +124,39 @@ def test_a_sealed_secret_opens_for_its_endpoint_alone() -> None:
     ):
         with pytest.raises(CannotOpen):
             Secrets(key=bytes(32), key_id="1").open(sealed, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key_bytes", [1, 48, 63, 64, 65, 200])
+@pytest.mark.parametrize("message_bytes", [0, 1, 64, 5000])
+def test_a_prepared_hmac_is_the_hmac(key_bytes: int, message_bytes: int) -> None:
+    key, message = bytes(range(key_bytes)), b"m" * message_bytes
+    prepared = sign.hmac_sha256(key)
+    assert prepared(message) == prepared(message) == hmac.digest(key, message, "sha256")
+
+
+def test_the_event_of_a_delivery_is_as_the_catalogue_would_make_it() -> None:
+    endpoint = Endpoint(new_id(), ORG, "https://a.example", b"", "1")
+    job = Job(new_id(), "call.completed", b"{}", endpoint.id, new_id(), 0, AT, out_of_order=False)
+    result = Result(job, endpoint, AT, 12, 204, None, None, None)
+    decided = Decided([Verdict("delivered", 0.0, burned=True, asked=False)], {}, {})
+    recorded = Recorded(n=0, attempt=2, sequence=7, final=True)
+    (said,) = told.events([result], Record([recorded], [], [], {}, decided))
+    data = WebhookDelivered(
+        endpoint_id=endpoint.id,
+        org_id=ORG,
+        event_id=job.event_id,
+        event_type="call.completed",
+        attempt=2,
+        status_code=204,
+        duration_ms=12,
+    )
+    whole = Event(
+        data=data,
+        org_id=ORG,
+        key=endpoint.id,
+        subject=f"endpoint/{endpoint.id}",
+        sequence=7,
+        id=said.id,
+        time=said.time,
+    )
+    assert said == encoded(whole)

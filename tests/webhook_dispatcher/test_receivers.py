@@ -5,23 +5,45 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import aiohttp
+import orjson
 import pytest
 
 from cualify_shared.ids import new_id
 from cualify_webhook_dispatcher import sign
 from tests.support.webhook_world import free_port
-from tests.webhook_dispatcher.conftest import Dispatcher, call_events
+from tests.webhook_dispatcher.conftest import Dispatcher, Receive, call_events
+from tests.webhook_dispatcher.receiver import answer_ok
 
 FOLDER = Path(__file__).parents[2] / "services/webhook-dispatcher/receivers"
+NPM_VERSION = "1.1.1"
 COMMANDS = {
     "receiver.py": ["python3", str(FOLDER / "receiver.py")],
     "receiver.mjs": ["node", str(FOLDER / "receiver.mjs")],
     "receiver.php": ["php", "-S", "127.0.0.1:{port}", str(FOLDER / "receiver.php")],
 }
+
+
+VERIFY = """
+import { readFileSync } from 'node:fs'
+import { Webhook } from 'standardwebhooks'
+const { secret, body, headers } = JSON.parse(readFileSync(0, 'utf8'))
+for (const one of [secret, 'whsec_' + secret]) console.log(new Webhook(one).verify(body, headers).type)
+try {
+  new Webhook(secret).verify(body + ' ', headers)
+} catch (error) {
+  console.log(error.constructor.name)
+}
+"""
+
+
+def must_be_there(tool: str) -> None:
+    """Customers copy these: a machine that can't run them proves nothing, and says so."""
+    assert shutil.which(tool), f"{tool} is needed on PATH for this test: Debian's packages are php-cli, nodejs and npm"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -31,9 +53,7 @@ def test_a_receiver_has_fewer_than_20_lines(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 async def test_a_receiver_takes_real_deliveries_and_refuses_forged_ones(dispatcher: Dispatcher, name: str) -> None:
-    interpreter = COMMANDS[name][0]
-    if shutil.which(interpreter) is None:
-        pytest.skip(f"no {interpreter} on PATH")
+    must_be_there(COMMANDS[name][0])
     port, org_id = free_port(), new_id()
     url = f"http://127.0.0.1:{port}/"
     _, secret = await dispatcher.register(org_id, url)
@@ -54,6 +74,44 @@ async def test_a_receiver_takes_real_deliveries_and_refuses_forged_ones(dispatch
     finally:
         process.send_signal(signal.SIGKILL)
         await process.wait()
+
+
+@pytest.fixture(scope="session")
+def official_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which Node finds the `standardwebhooks` of npm."""
+    must_be_there("node")
+    must_be_there("npm")
+    folder = tmp_path_factory.mktemp("npm")
+    (folder / "package.json").write_text('{"private": true, "type": "module"}')
+    (folder / "verify.mjs").write_text(VERIFY)
+    command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts", f"standardwebhooks@{NPM_VERSION}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, f"npm could not install standardwebhooks {NPM_VERSION}: {done.stderr[-500:]}"
+    return folder
+
+
+async def test_the_official_library_of_npm_verifies_real_deliveries(
+    dispatcher: Dispatcher, receive: Receive, official_library: Path
+) -> None:
+    receiver, org_id = await receive(answer_ok), new_id()
+    _, secret = await dispatcher.register(org_id, receiver.url)
+    await dispatcher.arrive(*call_events(org_id))
+    (got,) = await receiver.until(1)
+    told = {
+        "secret": secret,
+        "body": got.content.decode(),
+        "headers": {f"{name}": value for name, value in got.headers.items()},
+    }
+    process = await asyncio.create_subprocess_exec(
+        "node",
+        "verify.mjs",
+        cwd=official_library,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, wrong = await asyncio.wait_for(process.communicate(orjson.dumps(told)), 30)
+    assert said.decode().split() == ["call.completed", "call.completed", "WebhookVerificationError"], wrong.decode()
 
 
 async def _status(url: str, secret: str, *, at: int) -> int:

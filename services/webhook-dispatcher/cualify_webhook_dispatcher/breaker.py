@@ -5,9 +5,11 @@ one probe at a time, and nothing burns an attempt. The first success closes it. 
 endpoint is paused: its events are kept.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal
+
+from cualify_shared.values import quick_value
 
 OPENS_AFTER = 5
 PROBES_SEC = (10, 30, 60, 120)
@@ -37,7 +39,7 @@ _DOWN = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@quick_value
 class Health:
     """What is known of an endpoint, as its row says it."""
 
@@ -92,6 +94,8 @@ def probe_after_sec(failed_probes: int) -> int:
 
 
 def _after_success(health: Health, *, began_at: datetime, now: datetime) -> Health:
+    if health.opened_at is None and health.failing_since is None and health.not_before is None:
+        return health  # As nearly always: it was well before.
     if health.opened_at is not None:
         return health if began_at < health.opened_at else Health(recovered_at=now)
     asked = health.not_before if health.not_before is not None and health.not_before > now else None

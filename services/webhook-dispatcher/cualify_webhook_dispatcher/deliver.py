@@ -37,6 +37,9 @@ LEASE = timedelta(seconds=8)
 RENEW_EVERY_SEC = 2.0
 LOOK_EVERY_SEC = 0.5
 RECORD_AT_ONCE = 500
+MANY_RESULTS = 32
+GATHER_SEC = 0.03
+"""When results come by the many, those of so long are recorded together: each batch has a price of its own."""
 KEPT_OF_ANSWER_BYTES = 1024
 
 CLAIMED_NOW = Gauge("cualify_deliveries_claimed", "Deliveries that this process has claimed and not finished.")
@@ -299,11 +302,16 @@ class Deliver:
 
     async def _record_results(self, drained: asyncio.Event) -> None:
         failed = pauses(longest_sec=2.0)
+        recorded, recorded_at = 0, 0.0
         while True:
             while self._results:
+                by_the_many = recorded >= MANY_RESULTS and time.monotonic() < recorded_at + GATHER_SEC
+                if by_the_many and len(self._results) < RECORD_AT_ONCE:
+                    await until_set(drained, GATHER_SEC)
                 batch = [self._results.popleft() for _ in range(min(len(self._results), RECORD_AT_ONCE))]
                 try:
                     await self._record_all(batch)
+                    recorded, recorded_at = len(batch), time.monotonic()
                     failed = pauses(longest_sec=2.0)
                 except Exception as error:
                     # While the database is away results are kept: losing one means sending again what has arrived.
@@ -348,7 +356,7 @@ class Deliver:
             ]
             if well:
                 await queries.bring_forward(connection, well)
-            await outbox.put(connection, told.events(results, record))
+            await outbox.put_encoded(connection, told.events(results, record))
         faults.point("deliver.recorded")
         self._committed()
         for result in results:

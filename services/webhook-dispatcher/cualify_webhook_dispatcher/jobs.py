@@ -5,6 +5,8 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from cualify_shared.values import quick_thing, quick_value
+
 State = Literal["pending", "delivered", "failed"]
 
 
@@ -25,7 +27,7 @@ class Endpoint:
     """When its breaker last closed: what follows starts slowly."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@quick_thing
 class Job:
     """A delivery that this process has claimed. `burned` counts the attempts so far that count towards the ten."""
 
@@ -43,7 +45,7 @@ class Job:
     """Sent although the breaker is open, to see whether the endpoint is back."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_value
 class Notification:
     """An event as it is told, and to which subject's row of events it belongs."""
 
@@ -56,7 +58,7 @@ class Notification:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@quick_thing
 class Result:
     """How one attempt ended. What follows for its delivery is decided when it is recorded."""
 
@@ -77,7 +79,7 @@ class Result:
         return self.status_code == 410
 
 
-@dataclass(frozen=True, slots=True)
+@quick_value
 class Verdict:
     """What an attempt means for its delivery. `state` pending means: again in `again_in_sec`."""
 
@@ -88,7 +90,7 @@ class Verdict:
     """Its server asked for that time: it is not brought forward."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_value
 class Recorded:
     """A result that counted: its lease still held and its endpoint was there. `sequence` is that of its event."""
 

@@ -7,21 +7,21 @@
 
 import asyncio
 import errno
-import selectors
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any, TypeAlias
 
 import certifi
 import pycurl  # type: ignore[import-untyped, unused-ignore]
 
+from cualify_shared.values import quick_value
 from cualify_webhook_dispatcher import failures
 from cualify_webhook_dispatcher.addresses import Network, is_allowed
+from cualify_webhook_dispatcher.sockets import Sockets
 from cualify_webhook_dispatcher.urls import may_be_plain
 
 MAX_ANSWER_BYTES = 16 * 1024
@@ -30,17 +30,11 @@ _TICK_SEC = 1.0
 _IDLE_HANDLES = 256
 _IDLE_CONNECTIONS = 1024
 _HEADERS = ["Content-Type: application/json", "Accept: */*", "Accept-Encoding: identity", "Expect:"]
-_EVENTS = {
-    pycurl.POLL_IN: selectors.EVENT_READ,
-    pycurl.POLL_OUT: selectors.EVENT_WRITE,
-    pycurl.POLL_INOUT: selectors.EVENT_READ | selectors.EVENT_WRITE,
-}
-assert (selectors.EVENT_READ, selectors.EVENT_WRITE) == (pycurl.CSELECT_IN, pycurl.CSELECT_OUT)
 _INCOMPLETE_CHAIN = (20, 21)
 """OpenSSL's X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY and …_VERIFY_LEAF_SIGNATURE."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_value
 class Answer:
     """The server answered to the end, or to the 16 KiB that we read."""
 
@@ -51,7 +45,7 @@ class Answer:
     redirect_to: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@quick_value
 class Failure:
     """No whole answer; `code` is one of `failures.HOW_TO_MEND`."""
 
@@ -73,13 +67,15 @@ class Sender:
         self._timeout_ms, self._allowed, self._resolve = int(timeout_sec * 1000), tuple(allowed), tuple(resolve)
         self._multi: Any = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, _IDLE_CONNECTIONS)
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._sockets = Sockets()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._sockets.watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
-        self._selector = selectors.DefaultSelector()
         self._idle: list[_Handle] = []
         self._busy: dict[Any, _Handle] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._timer: asyncio.TimerHandle | asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = self._timer_at = inf
+        self._kicking = False
         self._tick: asyncio.TimerHandle | None = None
 
     def start(self, url: str, *, headers: Sequence[str], content: bytes, done: Done) -> Callable[[], None]:
@@ -124,15 +120,15 @@ class Sender:
             if timer is not None:
                 timer.cancel()
         if self._loop is not None:
-            self._loop.remove_reader(_fileno(self._selector))
+            self._loop.remove_reader(self._sockets.fileno())
             self._loop = None
         self._idle.clear()
         self._multi.close()
-        self._selector.close()
+        self._sockets.close()
 
     def _begin(self) -> asyncio.AbstractEventLoop:
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(_fileno(self._selector), self._on_ready)
+        self._loop.add_reader(self._sockets.fileno(), self._on_ready)
         return self._loop
 
     def _abort(self, handle: "_Handle") -> None:
@@ -141,37 +137,47 @@ class Sender:
         self._multi.remove_handle(handle.curl)
         handle.curl.close()
 
-    def _watch(self, what: int, fd: int, _multi: Any, _data: Any) -> None:
-        if what == pycurl.POLL_REMOVE:
-            with suppress(KeyError, ValueError):
-                self._selector.unregister(fd)
-            return
-        events = _EVENTS[what]
-        try:
-            self._selector.register(fd, events)
-        except KeyError:
-            self._selector.modify(fd, events)
-
     def _set_timer(self, timeout_ms: int) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._loop is None or timeout_ms < 0:
+        """libcurl tells twice a request: at once, when one is added, and then the earliest deadline, which moves on.
+
+        One turn kicks off all that were added; a timer that is set too early looks again when it is time.
+        """
+        if self._loop is None:
             return
         if timeout_ms == 0:
-            self._timer = self._loop.call_soon(self._on_timer)
-        else:
-            self._timer = self._loop.call_later(timeout_ms / 1000, self._on_timer)
+            if not self._kicking:
+                self._kicking = True
+                self._loop.call_soon(self._kick)
+            return
+        self._due = monotonic() + timeout_ms / 1000 if timeout_ms > 0 else inf
+        if self._due < self._timer_at:
+            self._set_timer_anew()
+
+    def _set_timer_anew(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, inf
+        if self._loop is not None and self._due < inf:
+            self._timer_at = self._due
+            self._timer = self._loop.call_later(max(0.0, self._due - monotonic()), self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
+        if self._due <= monotonic():
+            self._due = inf  # Unless libcurl sets it anew.
+            self._kick()
+        self._set_timer_anew()
+
+    def _kick(self) -> None:
+        self._kicking = False
+        if self._loop is None:
+            return
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         self._reap()
 
     def _on_ready(self) -> None:
         action = self._multi.socket_action
-        for key, events in self._selector.select(0):
-            action(key.fd, events)  # EVENT_READ and EVENT_WRITE are CSELECT_IN and CSELECT_OUT.
+        for fd, events in self._sockets.ready():
+            action(fd, events)
         self._reap()
 
     def _on_tick(self) -> None:
@@ -207,11 +213,6 @@ class Sender:
         if len(self._idle) < _IDLE_HANDLES:
             self._idle.append(handle)
         done(outcome)
-
-
-def _fileno(selector: Any) -> int:
-    number: int = selector.fileno()  # epoll and kqueue have one.
-    return number
 
 
 def _nothing(*_: Any) -> None:

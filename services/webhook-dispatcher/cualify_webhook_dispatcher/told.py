@@ -2,14 +2,18 @@
 
 from collections import Counter as Counted
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
+import orjson
 import structlog
 from prometheus_client import Counter
 
-from cualify_shared.events.envelope import Event
+from cualify_shared.clock import now, rfc3339
+from cualify_shared.events.catalogue import type_of
+from cualify_shared.events.envelope import Encoded, Event, cloud_event, encoded
 from cualify_shared.events.model import EventData
 from cualify_shared.events.webhook import WebhookAttemptFailed, WebhookDelivered, WebhookEndpointPaused
-from cualify_shared.ids import notification_id
+from cualify_shared.ids import notification_id, quick_id
 from cualify_webhook_dispatcher.jobs import Paused, Recorded, Result
 from cualify_webhook_dispatcher.queries import Record
 
@@ -19,13 +23,21 @@ DELIVERIES = Counter(
     "cualify_deliveries_total", "Attempts by how they ended: delivered, or the failure's code.", ["outcome"]
 )
 BREAKERS = Counter("cualify_breakers_total", "Breakers of endpoints that opened or closed.", ["to"])
+_DELIVERED = type_of(WebhookDelivered)
 PAUSED = Counter("cualify_endpoints_paused_total", "Endpoints paused by us, by the reason.", ["reason"])
 
 
-def events(results: Sequence[Result], record: Record) -> list[Event]:
+def events(results: Sequence[Result], record: Record) -> list[Encoded]:
     """In order of each endpoint's sequence."""
-    attempts = [_event(results[one.n], one) for one in reversed(record.recorded)]
-    return attempts + [_paused_event(one) for one in record.paused]
+    at = now()
+    time = rfc3339(at)
+    attempts = [
+        _delivered(results[one.n], one, at=at, time=time)
+        if results[one.n].failure_code is None
+        else encoded(_failed(results[one.n], one))
+        for one in reversed(record.recorded)
+    ]
+    return attempts + [encoded(_paused_event(one)) for one in record.paused]
 
 
 def tell(results: Sequence[Result], record: Record) -> None:
@@ -86,31 +98,43 @@ def _tell_breakers(record: Record) -> None:
         BREAKERS.labels(to).inc(count)
 
 
-def _event(result: Result, recorded: Recorded) -> Event:
+def _delivered(result: Result, recorded: Recorded, *, at: datetime, time: str) -> Encoded:
+    """What `encoded(Event(data=WebhookDelivered(…)))` would make, at a third of the price: one for every delivery."""
+    job, endpoint_id, org_id, id_ = result.job, str(result.endpoint.id), str(result.endpoint.org_id), quick_id()
+    attributes = cloud_event(
+        _DELIVERED,
+        id=str(id_),
+        subject=f"endpoint/{endpoint_id}",
+        time=time,
+        org_id=org_id,
+        key=endpoint_id,
+        sequence=recorded.sequence,
+    )
+    attributes["data"] = {
+        "endpoint_id": endpoint_id,
+        "org_id": org_id,
+        "event_id": str(job.event_id),
+        "event_type": job.type,
+        "attempt": recorded.attempt,
+        "status_code": result.status_code,
+        "duration_ms": result.duration_ms,
+    }
+    return Encoded(id_, _DELIVERED.topic.name, endpoint_id, orjson.dumps(attributes), at)
+
+
+def _failed(result: Result, recorded: Recorded) -> Event:
     endpoint = result.endpoint
-    data: WebhookDelivered | WebhookAttemptFailed
-    if result.failure_code is None and result.status_code is not None:
-        data = WebhookDelivered(
-            endpoint_id=endpoint.id,
-            org_id=endpoint.org_id,
-            event_id=result.job.event_id,
-            event_type=result.job.type,
-            attempt=recorded.attempt,
-            status_code=result.status_code,
-            duration_ms=result.duration_ms,
-        )
-    else:
-        data = WebhookAttemptFailed(
-            endpoint_id=endpoint.id,
-            org_id=endpoint.org_id,
-            event_id=result.job.event_id,
-            event_type=result.job.type,
-            attempt=recorded.attempt,
-            failure_code=result.failure_code or "",
-            status_code=result.status_code,
-            duration_ms=result.duration_ms,
-            final=recorded.final,
-        )
+    data = WebhookAttemptFailed(
+        endpoint_id=endpoint.id,
+        org_id=endpoint.org_id,
+        event_id=result.job.event_id,
+        event_type=result.job.type,
+        attempt=recorded.attempt,
+        failure_code=result.failure_code or "",
+        status_code=result.status_code,
+        duration_ms=result.duration_ms,
+        final=recorded.final,
+    )
     return _about_endpoint(data, result, recorded.sequence)
 
 

@@ -5,18 +5,20 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-proto
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
+from asyncpg.pgproto.pgproto import UUID as QuickUUID
 from pydantic import ValidationError
 
 from cualify_shared.clock import now, rfc3339
 from cualify_shared.events.catalogue import EVENT_TYPES, EventType, type_of
 from cualify_shared.events.model import EventData
 from cualify_shared.ids import new_id
+from cualify_shared.values import quick_value
 
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
 MIRRORED = (
@@ -31,16 +33,19 @@ MIRRORED = (
     "correlationid",
     "causationid",
 )
+_MIRRORS = [(name, f"ce_{name}") for name in MIRRORED]
+_SAME_FOR_ALL = [("content-type", CONTENT_TYPE.encode()), ("ce_specversion", b"1.0")]
 
 
 class MalformedEvent(Exception):
     """The bytes are no event that the catalogue knows. The record belongs in `dead_letters`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@quick_value
 class Event:
     """One fact. `sequence` counts 1, 2, 3… per key and topic, taken from the row that was locked to state it."""
 
+    _: KW_ONLY
     data: EventData
     org_id: UUID
     key: UUID
@@ -57,34 +62,65 @@ class Event:
         return type_of(self.data)
 
 
+@quick_value
+class Encoded:
+    """An event as the outbox keeps it: `payload` is the Kafka record's value."""
+
+    id: UUID
+    topic: str
+    key: str
+    payload: bytes
+    time: datetime
+
+
+def encoded(event: Event) -> Encoded:
+    """An event as the outbox keeps it."""
+    return Encoded(event.id, event.type.topic.name, str(event.key), encode(event), event.time)
+
+
 def encode(event: Event) -> bytes:
     """The Kafka record's value."""
     kind = event.type
-    return orjson.dumps(
-        {
-            "specversion": "1.0",
-            "id": str(event.id),
-            "source": kind.source,
-            "type": kind.name,
-            "subject": event.subject,
-            "time": rfc3339(event.time),
-            "datacontenttype": "application/json",
-            "dataschema": kind.schema_path,
-            "orgid": str(event.org_id),
-            "partitionkey": str(event.key),
-            "sequence": f"{event.sequence:010d}",
-            **({"correlationid": event.correlation_id} if event.correlation_id else {}),
-            **({"causationid": event.causation_id} if event.causation_id else {}),
-            "data": orjson.Fragment(event.data.__pydantic_serializer__.to_json(event.data, exclude_none=True)),
-        }
+    attributes = cloud_event(
+        kind,
+        id=str(event.id),
+        subject=event.subject,
+        time=rfc3339(event.time),
+        org_id=str(event.org_id),
+        key=str(event.key),
+        sequence=event.sequence,
     )
+    if event.correlation_id:
+        attributes["correlationid"] = event.correlation_id
+    if event.causation_id:
+        attributes["causationid"] = event.causation_id
+    attributes["data"] = orjson.Fragment(event.data.__pydantic_serializer__.to_json(event.data, exclude_none=True))
+    return orjson.dumps(attributes)
+
+
+def cloud_event(
+    kind: EventType, *, id: str, subject: str, time: str, org_id: str, key: str, sequence: int
+) -> dict[str, Any]:
+    """The attributes that every event has, without its data."""
+    return {
+        "specversion": "1.0",
+        "id": id,
+        "source": kind.source,
+        "type": kind.name,
+        "subject": subject,
+        "time": time,
+        "datacontenttype": "application/json",
+        "dataschema": kind.schema_path,
+        "orgid": org_id,
+        "partitionkey": key,
+        "sequence": f"{sequence:010d}",
+    }
 
 
 def headers(value: bytes) -> list[tuple[str, bytes]]:
     """The record's headers, from its value: the content type and the mirrored attributes."""
     attributes = orjson.loads(value)
-    mirrored = [(f"ce_{name}", attributes[name].encode()) for name in MIRRORED if name in attributes]
-    return [("content-type", CONTENT_TYPE.encode()), ("ce_specversion", b"1.0"), *mirrored]
+    return _SAME_FOR_ALL + [(header, attributes[name].encode()) for name, header in _MIRRORS if name in attributes]
 
 
 def peek_type(record_headers: Sequence[tuple[str, bytes | None]]) -> str | None:
@@ -107,12 +143,12 @@ def decode(value: bytes | None) -> Event:
         raise MalformedEvent(f"no such event type: {attributes.get('type')!r}")
     try:
         return Event(
-            data=kind.model.model_validate(attributes["data"], extra="ignore"),
-            org_id=UUID(attributes["orgid"]),
-            key=UUID(attributes["partitionkey"]),
+            data=kind.model.__pydantic_validator__.validate_python(attributes["data"], extra="ignore"),
+            org_id=QuickUUID(attributes["orgid"]),
+            key=QuickUUID(attributes["partitionkey"]),
             subject=attributes["subject"],
             sequence=int(attributes["sequence"]),
-            id=UUID(attributes["id"]),
+            id=QuickUUID(attributes["id"]),
             time=datetime.fromisoformat(attributes["time"]),
             correlation_id=attributes.get("correlationid"),
             causation_id=attributes.get("causationid"),
