@@ -11,9 +11,12 @@ from uuid import UUID
 import pytest_asyncio
 import uvicorn
 from fastapi import FastAPI
+from pydantic import SecretStr
 
+from cualify_billing.razorpay import Razorpay
 from cualify_billing.reconcile import differences
 from cualify_billing.routes import billing_app
+from cualify_local.razorpay import LocalRazorpay
 from cualify_shared.database import Pool
 from cualify_shared.events import Event, Terms, decode
 from cualify_shared.events.call import CallRequested
@@ -44,6 +47,7 @@ class Treasury:
     books: Pool
     billing_url: str
     api_dsn: str
+    gateway: LocalRazorpay = field(default_factory=LocalRazorpay)
     terms: dict[UUID, Terms] = field(default_factory=dict)
 
     async def org(self, *, paid_paise: int, payment_id: str = "pay_1", **plan: Any) -> Org:
@@ -95,6 +99,17 @@ def _repeated(events: list[Event], repeat: bool) -> list[Event]:
 async def treasury(database: MakeDatabase, pool_for: Callable[[str], Awaitable[Pool]]) -> AsyncIterator[Treasury]:
     """Both, fresh."""
     books, api_dsn = await pool_for(await database("cualify_billing")), await database("cualify_api")
-    app = billing_app(pool=books, committed=lambda: None, internal_token="internal-token")
+    local = LocalRazorpay()
+    await local.start()
+    gateway = Razorpay(url=local.url, key_id=local.key_id, key_secret=local.key_secret)
+    app = billing_app(
+        pool=books,
+        committed=lambda: None,
+        internal_token="internal-token",
+        gateway=gateway,
+        webhook_secret=SecretStr(local.webhook_secret),
+    )
     async with served(app) as url, running(await pool_for(api_dsn), billing_url=url) as world:
-        yield Treasury(world, books, url, api_dsn)
+        yield Treasury(world, books, url, api_dsn, local)
+    await gateway.close()
+    await local.stop()
