@@ -26,6 +26,8 @@ from cualify_api.settings import ApiSettings
 from cualify_api.wallet.reduce import Reduce
 from cualify_api.wallet.refund_routes import refund_routes
 from cualify_api.wallet.routes import wallet_routes
+from cualify_api.wallet.top_ups import top_up_routes
+from cualify_api.wallet.truth import truth_routes
 from cualify_api.web import rate_limit
 from cualify_api.web.auth import Direct, Door, Keys
 from cualify_api.web.errors import Envelope, Problem, on_http_exception, on_problem
@@ -130,6 +132,8 @@ def _routers(settings: ApiSettings, pool: Pool, inside: Workings) -> tuple[APIRo
         document_routes(),
         webhook_routes(services["webhook-dispatcher"], once),
         wallet_routes(pool, billing),
+        top_up_routes(billing, once),
+        truth_routes(pool, internal_token=settings.internal_token.get_secret_value()),
         agent_routes(pool, org_of),
         org_routes(pool, org_of, billing),
         refund_routes(pool, org_of, inside.reduce),
