@@ -37,6 +37,7 @@ async def key_of(world: World, org: Org, **body: Any) -> Org:
         ("GET", "/api/v1/webhooks", "webhooks:read"),
         ("GET", "/api/v1/wallet", "wallet:read"),
         ("GET", "/api/v1/ledger", "wallet:read"),
+        ("POST", "/api/v1/wallet/top-ups", "wallet:write"),
         ("GET", "/api/v1/events", "events:read"),
     ],
 )

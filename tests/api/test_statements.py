@@ -12,13 +12,28 @@ from cualify_api.feed import queries as feed
 from cualify_api.keys import queries as keys
 from cualify_api.limits import queries as limits
 from cualify_api.orgs import queries as orgs
-from cualify_api.wallet import low_balance, queries as wallet
+from cualify_api.wallet import low_balance, queries as wallet, reductions, truth
 from cualify_api.web import idempotency, once, rate_limit
 from tests.api.world import World
 
 STARTS = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|WITH)\b")
 MODULES = (
-    *(agents, calls, listing, totals, terms, contacts, feed, limits, keys, orgs, wallet, low_balance),
+    *(
+        agents,
+        calls,
+        listing,
+        totals,
+        terms,
+        contacts,
+        feed,
+        limits,
+        keys,
+        orgs,
+        wallet,
+        low_balance,
+        reductions,
+        truth,
+    ),
     *(idempotency, once, rate_limit),
 )
 

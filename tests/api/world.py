@@ -42,7 +42,7 @@ AT = datetime(2026, 5, 31, 14, 22, 11, tzinfo=UTC)
 TABLES = (  # noqa: SIM905
     "orgs org_credit credits_applied org_plans org_numbers agents api_keys calls call_counts call_events"
     " call_transcripts idempotency_keys customer_events outbox dead_letters call_labels ended_call_counts org_feeds"
-    " org_notifications contacts contact_consents contact_counts"
+    " org_notifications reductions contacts contact_consents contact_counts"
 ).split()
 
 

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
+from aiohttp import web
 from pydantic import SecretStr
 
 from cualify_billing.razorpay import Razorpay
@@ -167,5 +168,29 @@ async def test_events_of_other_kinds_and_uncaptured_payments_are_ignored(shop: S
 
 async def test_without_a_gateway_the_routes_say_so(ask_in_vain: Caller) -> None:
     body = {"request_id": "r", "amount_paise": 500}
-    assert (await ask_in_vain("POST", f"/internal/orgs/{uuid4()}/orders", body))[0] == 501
+    assert (await ask_in_vain("POST", f"/internal/orgs/{uuid4()}/orders", body))[0] == 404
     assert (await ask_in_vain("POST", "/webhooks/razorpay", {}))[0] == 404
+
+
+async def test_an_order_that_the_gateway_sends_in_pieces_is_read_whole() -> None:
+    order = b'{"id": "order_1", "amount": 500, "currency": "INR", "receipt": "r1", "status": "created"}'
+
+    async def in_pieces(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        for n in range(0, len(order), 30):
+            await answer.write(order[n : n + 30])
+            await asyncio.sleep(0.02)
+        return answer
+
+    app = web.Application()
+    app.router.add_post("/v1/orders", in_pieces)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    gateway = Razorpay(url=f"http://127.0.0.1:{runner.addresses[0][1]}", key_id="k", key_secret="s")
+    try:
+        assert (await gateway.create_order(amount_paise=500, receipt="r1")).id == "order_1"
+    finally:
+        await gateway.close()
+        await runner.cleanup()

@@ -122,7 +122,7 @@ def _own_environment(settings: StackSettings, at: Addresses, secret: Secrets) ->
             "BOLNA_CALLS_PER_SEC": "1000",
             "PUBLIC_URL": at.url(DIALER),
         },
-        BILLING: {},
+        BILLING: {"API_URL": at.url(API)},
         DISPATCHER: {"SECRETS_KEY": secret.secrets_key, "ALLOWED_NETWORKS": LOOPBACK},
         SIMULATOR: {
             "BOLNA_API_KEY": secret.bolna_api_key,

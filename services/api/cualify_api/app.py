@@ -23,7 +23,11 @@ from cualify_api.limits.routes import limit_routes
 from cualify_api.openapi.routes import document_routes
 from cualify_api.orgs.routes import org_finder, org_routes
 from cualify_api.settings import ApiSettings
+from cualify_api.wallet.reduce import Reduce
+from cualify_api.wallet.refund_routes import refund_routes
 from cualify_api.wallet.routes import wallet_routes
+from cualify_api.wallet.top_ups import top_up_routes
+from cualify_api.wallet.truth import truth_routes
 from cualify_api.web import rate_limit
 from cualify_api.web.auth import Direct, Door, Keys
 from cualify_api.web.errors import Envelope, Problem, on_http_exception, on_problem
@@ -45,6 +49,7 @@ class Workings:
     waiting: Waiting
     keys: Keys
     upstreams: Upstreams
+    reduce: Reduce
     streams: Streams
     committed: Callable[[], None]
 
@@ -57,6 +62,7 @@ class Workings:
             Loop("look for acceptance", self.waiting.look),
             Loop("note key use", self.keys.note_use),
             Loop("upstreams", self.upstreams.run),
+            Loop("reduce", self.reduce.run),
         )
 
 
@@ -64,12 +70,14 @@ def workings(
     settings: ApiSettings, pool: Pool, *, committed: Callable[[], None], stop: asyncio.Event | None = None
 ) -> Workings:
     """Builds them."""
+    upstreams = Upstreams(token=settings.internal_token.get_secret_value())
     return Workings(
         placing=placing(pool, token_key=settings.callee_token_key.get_secret_value().encode(), committed=committed),
         limit=rate_limit.rate_limit(pool),
         waiting=Waiting(pool),
         keys=Keys(pool, pepper=settings.key_pepper.get_secret_value()),
-        upstreams=Upstreams(token=settings.internal_token.get_secret_value()),
+        upstreams=upstreams,
+        reduce=Reduce(pool, Upstream("billing", settings.billing_url, upstreams)),
         streams=Streams(stop=stop or asyncio.Event()),
         committed=committed,
     )
@@ -124,8 +132,11 @@ def _routers(settings: ApiSettings, pool: Pool, inside: Workings) -> tuple[APIRo
         document_routes(),
         webhook_routes(services["webhook-dispatcher"], once),
         wallet_routes(pool, billing),
+        top_up_routes(billing, once),
+        truth_routes(pool, internal_token=settings.internal_token.get_secret_value()),
         agent_routes(pool, org_of),
         org_routes(pool, org_of, billing),
+        refund_routes(pool, org_of, inside.reduce),
         key_routes(pool, org_of, inside.keys, pepper=pepper),
         admin_routes(pool, services),
     )

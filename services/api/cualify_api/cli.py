@@ -150,6 +150,34 @@ def top_up(
     _show(_ask("POST", f"/orgs/{_part(org)}/credits", body))
 
 
+@app.command("refund")
+def refund(
+    org: Org,
+    amount_paise: int,
+    refund_id: Annotated[str, typer.Option(help="Names it: the same one leaves the wallet once.")],
+    payment_id: Annotated[str | None, typer.Option(help="Which payment it is of; a refund has to say.")] = None,
+    kind: Annotated[str, typer.Option(help="refund, chargeback or correction.")] = "refund",
+    reason: str | None = None,
+) -> None:
+    """Take money out of a wallet: it is set aside at once, and posted by billing."""
+    asked = {
+        "refund_id": refund_id,
+        "amount_paise": amount_paise,
+        "kind": kind,
+        "payment_id": payment_id,
+        "reason": reason,
+    }
+    body = {field: value for field, value in asked.items() if value is not None}
+    _show(_ask("POST", f"/orgs/{_part(org)}/refunds", body))
+
+
+@app.command("refunds")
+def list_refunds(org: Org, limit: int = 50) -> None:
+    """The newest refunds, chargebacks and corrections of an org, and what became of them."""
+    columns = ("created_at", "refund_id", "kind", "amount_paise", "payment_id", "status", "refused_why")
+    _show(_ask("GET", f"/orgs/{_part(org)}/refunds?limit={limit}"), *columns)
+
+
 @app.command("plan")
 def put_plan(
     org: Org,
@@ -158,6 +186,7 @@ def put_plan(
     pulse_sec: int = 1,
     rate_limit_per_minute: int = 120,
     max_concurrent_calls: int = 10,
+    min_billable_sec: Annotated[int, typer.Option(help="A call that is talked on costs at least so long.")] = 0,
     active_until: Annotated[str | None, typer.Option(help="RFC 3339 with zone; for ever if not given.")] = None,
 ) -> None:
     """Put an org on a plan."""
@@ -167,6 +196,7 @@ def put_plan(
         "pulse_sec": pulse_sec,
         "rate_limit_per_minute": rate_limit_per_minute,
         "max_concurrent_calls": max_concurrent_calls,
+        "min_billable_sec": min_billable_sec,
     }
     if active_until:
         body["active_until"] = active_until

@@ -17,7 +17,7 @@ from cualify_api.calls.acceptance import Waiting
 from cualify_api.calls.call import Call, TimelineEntry
 from cualify_api.calls.fold import Fact, entry, fold
 from cualify_api.calls.tell import NOTIFIED, Notice, tell
-from cualify_api.wallet import queries as wallet
+from cualify_api.wallet import queries as wallet, reductions
 from cualify_api.wallet.low_balance import low_balances
 from cualify_shared.clock import now
 from cualify_shared.database import Connection
@@ -35,7 +35,14 @@ from cualify_shared.events.call import (
     CallTranscriptReady,
 )
 from cualify_shared.events.topics import CALL_ARTIFACTS, CALL_EVENTS, WALLET_EVENTS
-from cualify_shared.events.wallet import PlanActivated, PlanExpired, WalletCredited, WalletDebited, WalletLowBalance
+from cualify_shared.events.wallet import (
+    PlanActivated,
+    PlanExpired,
+    WalletCredited,
+    WalletDebited,
+    WalletLowBalance,
+    WalletRefunded,
+)
 from cualify_shared.reads import AfterCommit, Read
 
 log = structlog.get_logger(__name__)
@@ -53,7 +60,7 @@ LIFE: Final = (
     CallFailed,
 )
 ARTIFACTS: Final = (CallTranscriptReady, CallRecordingReady)
-MONEY: Final = (WalletCredited, WalletDebited, WalletLowBalance, PlanActivated, PlanExpired)
+MONEY: Final = (WalletCredited, WalletDebited, WalletRefunded, WalletLowBalance, PlanActivated, PlanExpired)
 
 
 class UnknownCall(Exception):
@@ -102,12 +109,13 @@ async def on_call_events(connection: Connection, events: Sequence[Event]) -> Aft
 
 
 async def on_wallet_events(connection: Connection, events: Sequence[Event]) -> AfterCommit | None:
-    """`wallet.events`: the cost of a call, with its hold released; credit; plans; a low balance."""
+    """`wallet.events`: the cost of a call, with its hold released; credit; refunds; plans; a low balance."""
     changes = await _fold_in(connection, [event for event in events if isinstance(event.data, WalletDebited)])
     credited = await wallet.apply_credits(
         connection, [event.data for event in events if isinstance(event.data, WalletCredited)]
     )
     await _change_credit(connection, {event.org_id for event in events}, settled=changes.calls, credited=credited)
+    await reductions.fold_posted(connection, [event.data for event in events if isinstance(event.data, WalletRefunded)])
     await wallet.apply_plans(connection, events)
     low = await low_balances(connection, events, at=now())
     await _write(connection, changes, more=low)

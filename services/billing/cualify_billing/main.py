@@ -5,10 +5,11 @@ from datetime import timedelta
 from functools import partial
 
 from cualify_billing.consume import READS
+from cualify_billing.holds import Api, elsewhere
 from cualify_billing.issue import issue_invoices, issue_vouchers
 from cualify_billing.loops import every
 from cualify_billing.razorpay import Razorpay
-from cualify_billing.reconcile import reconcile
+from cualify_billing.reconcile import Elsewhere, reconcile
 from cualify_billing.routes import billing_app
 from cualify_billing.settings import BillingSettings
 from cualify_billing.turn import turn_plans
@@ -27,6 +28,7 @@ def parts(context: Context[BillingSettings]) -> Parts:
         gateway=_gateway(settings),
         webhook_secret=settings.razorpay_webhook_secret,
         seller=settings.seller,
+        api=_api(settings),
     )
     return Parts(app=app, reads=READS, loops=_loops(context))
 
@@ -35,7 +37,11 @@ def _loops(context: Context[BillingSettings]) -> Sequence[Loop]:
     pool, seller = context.pool, context.settings.seller
     loops = [
         every(1.0, "turn_plans", partial(turn_plans, pool, context.committed)),
-        every(context.settings.reconcile_every_sec, "reconcile", partial(_reconcile, pool)),
+        every(
+            context.settings.reconcile_every_sec,
+            "reconcile",
+            partial(_reconcile, pool, elsewhere(pool, _api(context.settings))),
+        ),
     ]
     if seller is not None:
         loops.append(every(2.0, "issue_vouchers", partial(issue_vouchers, pool, seller)))
@@ -43,9 +49,15 @@ def _loops(context: Context[BillingSettings]) -> Sequence[Loop]:
     return loops
 
 
-async def _reconcile(pool: Pool) -> bool:
-    await reconcile(pool)
+async def _reconcile(pool: Pool, elsewhere: Elsewhere) -> bool:
+    await reconcile(pool, elsewhere)
     return False
+
+
+def _api(settings: BillingSettings) -> Api | None:
+    if settings.api_url is None:
+        return None
+    return Api(url=settings.api_url, token=settings.internal_token.get_secret_value())
 
 
 def _gateway(settings: BillingSettings) -> Razorpay | None:

@@ -12,6 +12,8 @@ import aiohttp
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cualify_billing.answers import TooLong, whole
+
 TIMEOUT_SEC = 10
 LARGEST_ANSWER_BYTES = 256 * 1024
 _Id = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9_]+$")]
@@ -125,12 +127,12 @@ class Razorpay:
             )
         try:
             async with self._session.request(method, self._url + path, json=body, allow_redirects=False) as answer:
-                raw = await answer.content.read(LARGEST_ANSWER_BYTES)
+                raw = await whole(answer, most_bytes=LARGEST_ANSWER_BYTES)
                 if method == "GET" and answer.status in (400, 404):
                     raise NoSuchOrder
                 if answer.status != 200:
                     raise GatewayFailed(f"{method} {path} was answered {answer.status}")
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, TooLong) as error:
             raise GatewayFailed(f"{method} {path}: {type(error).__name__}") from None
         try:
             return Order.model_validate_json(raw)

@@ -1,9 +1,10 @@
 """Does the ledger agree with itself and with what it was told? What is found is kept for a person, never corrected."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import TypeAlias
 
 import structlog
 from prometheus_client import Gauge
@@ -14,6 +15,7 @@ from cualify_shared.database import Connection, Pool
 log = structlog.get_logger(__name__)
 
 DIFFERENCES = Gauge("cualify_ledger_differences", "What the last reconciliation found that does not add up.")
+UNCHECKED = Gauge("cualify_ledger_rules_unchecked", "Rules that the last reconciliation could not check.")
 LAST_RUN = Gauge("cualify_ledger_reconciled_timestamp_seconds", "When this replica last reconciled the ledger.")
 
 
@@ -25,6 +27,10 @@ class Difference:
     subject: str
     expected: int
     found: int
+
+
+Elsewhere: TypeAlias = Callable[[], Awaitable[tuple[Sequence[Difference], Sequence[str]]]]
+"""What only another service knows: what it contradicts the wallets in, which rules could not be checked, and why."""
 
 
 ALL_BALANCES = """
@@ -225,6 +231,7 @@ class Reconciliation:
     revenue_paise: int
     calls_with_cost: int
     provider_cost_cents: Decimal
+    unchecked: Sequence[str]
     differences: Sequence[Mapping[str, object]]
 
 
@@ -238,8 +245,8 @@ WHERE kind = 'call_debit' AND provider_cost_cents IS NOT NULL
 """
 
 KEEP = """
-INSERT INTO reconciliations (started_at, differences, revenue_paise, calls_with_cost, provider_cost_cents)
-VALUES ($1, $2, $3, $4, $5)
+INSERT INTO reconciliations (started_at, differences, unchecked, revenue_paise, calls_with_cost, provider_cost_cents)
+VALUES ($1, $2, $3, $4, $5, $6)
 RETURNING id
 """
 
@@ -253,8 +260,12 @@ FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[])
 RECONCILE_LOCK = 0x72636E63
 
 
-async def reconcile(pool: Pool) -> bool:
-    """Checks everything and keeps what was found; nothing is corrected. False: another replica is at it."""
+async def reconcile(pool: Pool, elsewhere: Elsewhere) -> bool:
+    """Checks everything and keeps what was found; nothing is corrected. False: another replica is at it.
+
+    Whoever is asked `elsewhere` is asked before the transaction begins.
+    """
+    contradicted, unchecked = await elsewhere()
     async with pool.acquire() as connection, connection.transaction():
         if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", RECONCILE_LOCK):
             return False
@@ -264,9 +275,10 @@ async def reconcile(pool: Pool) -> bool:
             (one, "the books disagree with themselves") for one in await differences(connection, within_sec=WITHIN_SEC)
         ]
         wrong += [(one, "somebody has to look") for one in await open_questions(connection, within_sec=WITHIN_SEC)]
+        wrong += [(one, "the api and the wallets disagree") for one in contradicted]
         margin = await connection.fetchrow(MARGIN, timeout=WITHIN_SEC)
         assert margin is not None, "an aggregate has one row"
-        kept = await connection.fetchval(KEEP, started_at, len(wrong), *margin)
+        kept = await connection.fetchval(KEEP, started_at, len(wrong), unchecked, *margin)
         await connection.execute(
             KEEP_DIFFERENCES,
             kept,
@@ -276,20 +288,21 @@ async def reconcile(pool: Pool) -> bool:
             [one.found for one, _ in wrong],
             [reason for _, reason in wrong],
         )
-    _tell([one for one, _ in wrong])
+    _tell([one for one, _ in wrong], unchecked)
     return True
 
 
-def _tell(wrong: Sequence[Difference]) -> None:
+def _tell(wrong: Sequence[Difference], unchecked: Sequence[str]) -> None:
     DIFFERENCES.set(len(wrong))
+    UNCHECKED.set(len(unchecked))
     LAST_RUN.set_to_current_time()
     for one in wrong[:100]:
         log.error("ledger_difference", rule=one.rule, subject=one.subject, expected=one.expected, found=one.found)
-    log.info("reconciled", differences=len(wrong))
+    log.info("reconciled", differences=len(wrong), unchecked=unchecked)
 
 
 LATEST = """
-SELECT id, started_at, finished_at, revenue_paise, calls_with_cost, provider_cost_cents
+SELECT id, started_at, finished_at, unchecked, revenue_paise, calls_with_cost, provider_cost_cents
 FROM reconciliations
 ORDER BY id DESC
 LIMIT 1

@@ -5,6 +5,7 @@ from datetime import timedelta
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from cualify_billing.holds import Api, elsewhere
 from cualify_billing.razorpay import Razorpay
 from cualify_billing.tax_profiles import Seller
 from cualify_billing.web.documents import document_routes
@@ -26,6 +27,7 @@ def billing_app(
     gateway: Razorpay | None = None,
     webhook_secret: SecretStr | None = None,
     seller: Seller | None = None,
+    api: Api | None = None,
 ) -> FastAPI:
     """All routes of billing but the operators', which every service has. `committed` wakes the outbox."""
     app = internal_app(internal_token=internal_token)
@@ -33,5 +35,5 @@ def billing_app(
     app.include_router(plan_routes(pool=pool, committed=committed))
     app.include_router(top_up_routes(pool=pool, committed=committed, gateway=gateway, webhook_secret=webhook_secret))
     app.include_router(document_routes(pool=pool, committed=committed, seller=seller))
-    app.include_router(truth_routes(pool=pool))
+    app.include_router(truth_routes(pool=pool, elsewhere=elsewhere(pool, api)))
     return app

@@ -18,6 +18,9 @@ class BillingSettings(ServiceSettings):
     reconcile_every_sec: Annotated[float, Field(ge=1, le=86400)] = 3600.0
     """How often the ledger is held against itself; it reads every entry."""
 
+    api_url: str | None = None
+    """Where the api tells what it holds of each wallet; without it, that is said to be unchecked."""
+
     razorpay_key_id: str | None = None
     razorpay_key_secret: SecretStr | None = None
     razorpay_webhook_secret: SecretStr | None = None

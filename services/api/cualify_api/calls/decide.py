@@ -45,6 +45,8 @@ class Credit:
 
     granted: int
     held: int
+    frozen: bool = False
+    """A chargeback waits for what is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Plan:
     active_until: datetime | None
     expired_at: datetime | None
     max_concurrent_calls: int | None
+    min_billable_sec: int = 0
 
     def is_active(self, at: datetime) -> bool:
         """Whether calls may be placed now."""
@@ -157,6 +160,9 @@ def _decide_new(request: Request, world: World) -> Accepted | Problem:
     credit = world.credits.get(org_id)
     if plan is None or credit is None or not plan.is_active(request.at):
         return Problem("forbidden", "No active plan", details={"reason": "No active plan"})
+    if credit.frozen:
+        reason = "A chargeback is open"
+        return Problem("forbidden", reason, details={"reason": reason})
     if body.from_e164 is not None and (org_id, body.from_e164) not in world.own_numbers:
         reason = "from_e164 is not a number of your org"
         return Problem("forbidden", reason, param="from_e164", details={"reason": reason})
@@ -191,7 +197,10 @@ def _call(request: Request, agent: Agent, plan: Plan, *, from_e164: str | None) 
         pulse_sec=plan.pulse_sec,
         max_duration_sec=max_duration_sec,
         hold_paise=call_cost_paise(
-            duration_sec=max_duration_sec, rate_paise_per_sec=plan.rate_paise_per_sec, pulse_sec=plan.pulse_sec
+            duration_sec=max_duration_sec,
+            rate_paise_per_sec=plan.rate_paise_per_sec,
+            pulse_sec=plan.pulse_sec,
+            min_billable_sec=plan.min_billable_sec,
         ),
         provider=agent.provider,
         provider_call_id=provider_ref(prefix=REF_PREFIX[agent.provider], call_id=request.call_id, attempt=1),

@@ -123,12 +123,15 @@ async def _world(connection: Connection, requests: Sequence[Request], agents: te
 
 
 @lru_cache(maxsize=1000)
-def _terms(*, rate_paise_per_sec: int, pulse_sec: int, hold_paise: int, max_duration_sec: int) -> Terms:
+def _terms(
+    *, rate_paise_per_sec: int, pulse_sec: int, hold_paise: int, max_duration_sec: int, min_billable_sec: int
+) -> Terms:
     return Terms(
         rate_paise_per_sec=rate_paise_per_sec,
         pulse_sec=pulse_sec,
         hold_paise=hold_paise,
         max_duration_sec=max_duration_sec,
+        min_billable_sec=min_billable_sec,
     )
 
 
@@ -151,6 +154,7 @@ def _requested(decision: Accepted, tokens: CalleeTokens) -> Event:
                 pulse_sec=call.pulse_sec,
                 hold_paise=call.hold_paise,
                 max_duration_sec=call.max_duration_sec,
+                min_billable_sec=decision.plan.min_billable_sec,
             ),
             requested_at=call.created_at,
             earliest_at=call.earliest_at,

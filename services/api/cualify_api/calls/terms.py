@@ -13,7 +13,7 @@ FRESH_SEC: Final = 10.0
 REMEMBERED: Final = 10_000
 
 LOCK_CREDIT = """
-SELECT org_id, granted, held
+SELECT org_id, granted, held, frozen
 FROM org_credit
 WHERE org_id = ANY($1::uuid[])
 ORDER BY org_id
@@ -24,13 +24,13 @@ FOR UPDATE
 async def locked_credit(connection: Connection, org_ids: Sequence[UUID]) -> dict[UUID, Credit]:
     """The credit of these orgs, locked in order of org until the transaction ends."""
     rows = await connection.fetch(LOCK_CREDIT, sorted(set(org_ids)))
-    return {row["org_id"]: Credit(row["granted"], row["held"]) for row in rows}
+    return {row["org_id"]: Credit(row["granted"], row["held"], row["frozen"]) for row in rows}
 
 
 LOCK_TERMS = """
-SELECT c.org_id, c.granted, c.held, n.e164,
+SELECT c.org_id, c.granted, c.held, c.frozen, n.e164,
        p.org_id IS NOT NULL AS has_plan, p.rate_paise_per_sec, p.pulse_sec, p.active_until, p.expired_at,
-       p.max_concurrent_calls
+       p.max_concurrent_calls, p.min_billable_sec
 FROM org_credit AS c
 LEFT JOIN org_plans AS p ON p.org_id = c.org_id
 LEFT JOIN org_numbers AS n ON n.org_id = c.org_id AND n.is_default
@@ -57,7 +57,7 @@ async def locked_terms(connection: Connection, org_ids: Sequence[UUID]) -> OrgTe
     """
     rows = await connection.fetch(LOCK_TERMS, org_ids)
     return OrgTerms(
-        credits={row["org_id"]: Credit(row["granted"], row["held"]) for row in rows},
+        credits={row["org_id"]: Credit(row["granted"], row["held"], row["frozen"]) for row in rows},
         plans={
             row["org_id"]: Plan(
                 row["rate_paise_per_sec"],
@@ -65,6 +65,7 @@ async def locked_terms(connection: Connection, org_ids: Sequence[UUID]) -> OrgTe
                 row["active_until"],
                 row["expired_at"],
                 row["max_concurrent_calls"],
+                row["min_billable_sec"],
             )
             for row in rows
             if row["has_plan"]

@@ -179,6 +179,14 @@ AGENT: Final = {
     "created_at": _AT,
 }
 WALLET: Final = {"balance_paise": 9_998_580, "held_paise": 3000, "available_paise": 9_995_580}
+TOP_UP: Final = {"amount_paise": 118_000}
+ORDER: Final = {
+    "order_id": "order_Nq3kXbVd0Yw1aZ",
+    "amount_paise": 118_000,
+    "currency": "INR",
+    "key_id": "rzp_live_4f1kQ0vXyZ2",
+    "paid": False,
+}
 LEDGER_ENTRY: Final = {
     "id": "1042",
     "transfer": f"debit:{CALL_ID}",

@@ -129,6 +129,20 @@ ACCOUNT: Final[Paths] = {
             success(200, "In paise.", data(ref("Wallet")), {"data": examples.WALLET}),
         )
     },
+    "/api/v1/wallet/top-ups": {
+        "post": operation(
+            "topUpWallet",
+            "Account",
+            "Begin a payment by Razorpay",
+            success(201, "What Razorpay's Checkout needs.", data(ref("Order")), {"data": examples.ORDER}),
+            about="Open Razorpay's Checkout with `key_id`, `order_id` and `amount_paise`. When the payment is "
+            "captured, the wallet is credited once, and its line stands in the ledger. The same `Idempotency-Key` is "
+            "the same order. Not with a test key: it moves no money.",
+            parameters=(IDEMPOTENCY_KEY,),
+            body=("TopUp", examples.TOP_UP),
+            refusals=(*WITH_BODY, *FORWARDED),
+        )
+    },
     "/api/v1/ledger": {
         "get": operation(
             "listLedger",

@@ -310,6 +310,19 @@ SCHEMAS: Final[dict[str, Schema]] = {
         }
     ),
     "Wallet": answer({"balance_paise": PAISE, "held_paise": PAISE, "available_paise": PAISE}),
+    "TopUp": request(
+        ("amount_paise",),
+        {"amount_paise": {"type": "integer", "minimum": 100, "maximum": 1_000_000_000, "description": "At least ₹1."}},
+    ),
+    "Order": answer(
+        {
+            "order_id": {**_TEXT, "description": "Razorpay's, for its Checkout."},
+            "amount_paise": PAISE,
+            "currency": {"type": "string", "const": "INR"},
+            "key_id": {**_TEXT, "description": "Razorpay's public key, for its Checkout."},
+            "paid": _FLAG,
+        }
+    ),
     "LedgerEntry": {
         "type": "object",
         "required": ["transfer", "kind", "amount_paise", "balance_after_paise", "at"],

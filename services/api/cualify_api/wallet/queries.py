@@ -50,11 +50,13 @@ async def apply_credits(connection: Connection, credits: Sequence[WalletCredited
 
 ACTIVATE = """
 INSERT INTO org_plans (
-    org_id, sequence, plan, rate_paise_per_sec, pulse_sec, rate_limit_per_minute, max_concurrent_calls, active_until
+    org_id, sequence, plan, rate_paise_per_sec, pulse_sec, rate_limit_per_minute, max_concurrent_calls, active_until,
+    min_billable_sec
 )
 SELECT *
 FROM unnest(
-    $1::uuid[], $2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::integer[], $7::integer[], $8::timestamptz[]
+    $1::uuid[], $2::bigint[], $3::text[], $4::integer[], $5::integer[], $6::integer[], $7::integer[], $8::timestamptz[],
+    $9::integer[]
 )
 ON CONFLICT (org_id) DO UPDATE
 SET sequence = excluded.sequence,
@@ -64,6 +66,7 @@ SET sequence = excluded.sequence,
     rate_limit_per_minute = excluded.rate_limit_per_minute,
     max_concurrent_calls = excluded.max_concurrent_calls,
     active_until = excluded.active_until,
+    min_billable_sec = excluded.min_billable_sec,
     expired_at = NULL
 WHERE org_plans.sequence < excluded.sequence
 """
@@ -91,6 +94,7 @@ async def apply_plans(connection: Connection, events: Sequence[Event]) -> None:
             [plan.rate_limit_per_minute for _, plan in activated.values()],
             [plan.max_concurrent_calls for _, plan in activated.values()],
             [plan.active_until for _, plan in activated.values()],
+            [plan.min_billable_sec for _, plan in activated.values()],
         )
     expired = _newest(events, PlanExpired)
     if expired:

@@ -12,6 +12,7 @@ Scope = Literal[
     "contacts:read",
     "webhooks:write",
     "webhooks:read",
+    "wallet:write",
     "wallet:read",
     "events:read",
 ]

@@ -33,13 +33,13 @@ class OrderRequest(Body):
 def top_up_routes(
     *, pool: Pool, committed: AfterCommit, gateway: Razorpay | None, webhook_secret: SecretStr | None
 ) -> APIRouter:
-    """Without a gateway orders are answered 501; without the webhook's secret there is no webhook."""
+    """Without a gateway there are no orders; without the webhook's secret there is no webhook."""
     routes = APIRouter()
 
     @routes.post("/internal/orgs/{org_id}/orders")
     async def open_order(org_id: UUID, body: OrderRequest) -> Response:
         if gateway is None:
-            return problem(501, "not_configured", "no payment gateway is configured: RAZORPAY_KEY_ID, …_KEY_SECRET")
+            raise Refused(404, "no payment gateway is configured: RAZORPAY_KEY_ID, …_KEY_SECRET")
         try:
             order = await top_ups.open_order(pool, gateway, org_id=org_id, **body.model_dump())
         except GatewayFailed as error:
