@@ -1,5 +1,7 @@
 """GET /calls among ten thousand calls and among a million (CALLS=10000000 for ten): what it costs does not grow.
 
+CALLS_DATABASE_URL names a database that is filled once and kept (see tests/support/many_calls.py).
+
 Over HTTP, as a customer asks: the median of a request, the filters with other values each time. Beside them the
 documented slow path, a deep offset, and what PostgreSQL does for each (EXPLAIN).
 """
@@ -21,13 +23,14 @@ from cualify_api.calls import listing, totals
 from cualify_api.calls.listing import Wanted
 from cualify_api.web.paging import TOP, Cursor
 from cualify_shared.clock import rfc3339
-from cualify_shared.database import Pool, create_pool
+from cualify_shared.database import Pool, create_pool, migrate
 from tests.api.world import Org, World, running
 from tests.support.databases import Databases
-from tests.support.many_calls import UNTIL, Seeded, seed_calls
+from tests.support.many_calls import UNTIL, Seeded, seed_calls, seeded_before
 
 FEW = 10_000
 MANY = int(os.environ.get("CALLS", "1000000"))
+KEPT = os.environ.get("CALLS_DATABASE_URL")
 REQUESTS = 40
 
 UNLIMITED = """
@@ -35,6 +38,7 @@ INSERT INTO org_plans (
     org_id, sequence, plan, rate_paise_per_sec, pulse_sec, rate_limit_per_minute, max_concurrent_calls
 )
 VALUES ($1, 1, 'scale', 10, 1, 1000000, 10)
+ON CONFLICT (org_id) DO NOTHING
 """
 
 
@@ -79,9 +83,11 @@ class Place:
 
 @asynccontextmanager
 async def place(databases: Databases, calls: int) -> AsyncIterator[Place]:
-    pool = await create_pool(await databases.fresh("cualify_api"), application_name="bench", size=5)
+    dsn = KEPT if KEPT and calls == MANY else await databases.fresh("cualify_api")
+    await migrate(dsn, package="cualify_api")
+    pool = await create_pool(dsn, application_name="bench", size=5)
     started = time.perf_counter()
-    seeded = (await seed_calls(pool, calls))[0]
+    seeded = (await seeded_before(pool) or await seed_calls(pool, calls))[0]
     size = await pool.fetchval("SELECT pg_size_pretty(pg_database_size(current_database()))")
     print(f"\n{calls:,} calls seeded in {time.perf_counter() - started:.0f} s, {size}")
     await pool.execute(UNLIMITED, seeded.org_id)
