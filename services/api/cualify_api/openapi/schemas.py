@@ -221,7 +221,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "total_is_exact": {
                 **_FLAG,
                 "description": "False where more than 10,000 calls share a number or a key of metadata that was asked "
-                "for: `total` then is a number that is reached at least.",
+                "for together with other filters than a time: `total` then is a number that is reached at least.",
             },
         }
     ),
