@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from cualify_api.agents import queries as agents
-from cualify_api.calls import listing, queries as calls, terms, totals
+from cualify_api.calls import kept_sums, listing, queries as calls, terms, totals
 from cualify_api.contacts import queries as contacts
 from cualify_api.feed import queries as feed
 from cualify_api.keys import queries as keys
@@ -23,6 +23,7 @@ MODULES = (
         calls,
         listing,
         totals,
+        kept_sums,
         terms,
         contacts,
         feed,
@@ -62,7 +63,7 @@ STARTING_WITH = ("LIST", "TOTAL", "COUNT_LABELS", "GET", "LOCK", "CHANGE", "REMO
         *OF_CUSTOMERS,
         *(
             statement
-            for module in (listing, totals, contacts)
+            for module in (listing, totals, kept_sums, contacts)
             for name, statement in statements(module)
             if name.rpartition(".")[2].startswith(STARTING_WITH)
         ),

@@ -1,5 +1,7 @@
 """GET /calls among ten thousand calls and among a million (CALLS=10000000 for ten): what it costs does not grow.
 
+CALLS_DATABASE_URL names a database that is filled once and kept (see tests/support/many_calls.py).
+
 Over HTTP, as a customer asks: the median of a request, the filters with other values each time. Beside them the
 documented slow path, a deep offset, and what PostgreSQL does for each (EXPLAIN).
 """
@@ -17,24 +19,28 @@ from urllib.parse import urlencode
 
 import pytest
 
-from cualify_api.calls import listing, totals
+from cualify_api.calls import kept_sums, listing, totals
 from cualify_api.calls.listing import Wanted
 from cualify_api.web.paging import TOP, Cursor
 from cualify_shared.clock import rfc3339
-from cualify_shared.database import Pool, create_pool
+from cualify_shared.database import Pool, create_pool, migrate
 from tests.api.world import Org, World, running
 from tests.support.databases import Databases
-from tests.support.many_calls import UNTIL, Seeded, seed_calls
+from tests.support.many_calls import UNTIL, Seeded, seed_calls, seeded_before
 
 FEW = 10_000
 MANY = int(os.environ.get("CALLS", "1000000"))
+KEPT = os.environ.get("CALLS_DATABASE_URL")
 REQUESTS = 40
+
+FORGET = "DELETE FROM kept_sums WHERE org_id = $1 AND kind = 'metadata' AND label = call_label($2, $3)"
 
 UNLIMITED = """
 INSERT INTO org_plans (
     org_id, sequence, plan, rate_paise_per_sec, pulse_sec, rate_limit_per_minute, max_concurrent_calls
 )
 VALUES ($1, 1, 'scale', 10, 1, 1000000, 10)
+ON CONFLICT (org_id) DO NOTHING
 """
 
 
@@ -74,14 +80,25 @@ class Place:
             "external_id": lambda n: {"external_id": one(n)["external_id"]},
             "metadata[crm_lead_id] (one call)": lambda n: {"metadata[crm_lead_id]": one(n)["metadata"]["crm_lead_id"]},
             "metadata[lead_source] (a quarter)": lambda n: {"metadata[lead_source]": one(n)["metadata"]["lead_source"]},
+            "the same, three days": lambda n: {
+                "metadata[lead_source]": one(n)["metadata"]["lead_source"],
+                "created_after": rfc3339(one(n)["created_at"] - timedelta(days=3)),
+                "created_before": rfc3339(one(n)["created_at"]),
+            },
+            "the same, status=busy (at least)": lambda n: {
+                "metadata[lead_source]": one(n)["metadata"]["lead_source"],
+                "status": "busy",
+            },
         }
 
 
 @asynccontextmanager
 async def place(databases: Databases, calls: int) -> AsyncIterator[Place]:
-    pool = await create_pool(await databases.fresh("cualify_api"), application_name="bench", size=5)
+    dsn = KEPT if KEPT and calls == MANY else await databases.fresh("cualify_api")
+    await migrate(dsn, package="cualify_api")
+    pool = await create_pool(dsn, application_name="bench", size=5)
     started = time.perf_counter()
-    seeded = (await seed_calls(pool, calls))[0]
+    seeded = (await seeded_before(pool) or await seed_calls(pool, calls))[0]
     size = await pool.fetchval("SELECT pg_size_pretty(pg_database_size(current_database()))")
     print(f"\n{calls:,} calls seeded in {time.perf_counter() - started:.0f} s, {size}")
     await pool.execute(UNLIMITED, seeded.org_id)
@@ -103,6 +120,8 @@ async def test_a_list_costs_the_same_however_many_calls_there_are(databases: Dat
     print(f"\n{os.cpu_count()} cores, {platform.machine()}, CPython {platform.python_version()}")
     async with place(databases, FEW) as few, place(databases, MANY) as many:
         there = few.queries()
+        for source in ("google_ads", "meta_ads"):
+            await first_asked(many, source)
         print(f"{'median of a request, ms':<40}{FEW:>12,}{MANY:>14,}{'ratio':>8}{'total':>12}")
         for name, query in many.queries().items():
             a, _ = await median_ms(few, there[name])
@@ -111,15 +130,27 @@ async def test_a_list_costs_the_same_however_many_calls_there_are(databases: Dat
         deep = many.seeded.calls // 2
         c, _ = await median_ms(many, lambda n: {"offset": deep}, requests=5)
         print(f"{f'offset={deep} (slow, as documented)':<40}{'':>12}{c:>14.2f}")
+        await explained(few)
         await explained(many)
 
 
+async def first_asked(place: Place, source: str) -> None:
+    """What it costs whoever asks first for a key that a quarter of all calls share, before sums are kept of it."""
+    shared = kept_sums.a_label({"lead_source": source})
+    await place.world.pool.execute(FORGET, place.org.id, shared.key, source)
+    took, total = await median_ms(place, lambda n: {"metadata[lead_source]": source}, requests=1, warm=0)
+    kept = await place.world.pool.fetchval("SELECT count(*) FROM kept_sums WHERE org_id = $1", place.org.id)
+    print(
+        f"metadata[lead_source]={source}, asked for the first time: {took:,.0f} ms, total {total}, {kept:,} sums kept"
+    )
+
+
 async def median_ms(
-    place: Place, query: Callable[[int], dict[str, Any]], *, requests: int = REQUESTS
+    place: Place, query: Callable[[int], dict[str, Any]], *, requests: int = REQUESTS, warm: int = 2
 ) -> tuple[float, str]:
-    """The median, after two requests to warm up; and the total that the last one told."""
+    """The median, after `warm` requests; and the total that the last one told."""
     took, total = [], ""
-    for n in range(requests + 2):
+    for n in range(requests + warm):
         path = f"/api/v1/calls?{urlencode(query(n))}"
         started = time.perf_counter()
         answer = await place.world.ask("GET", path, headers=place.org.auth)
@@ -127,7 +158,7 @@ async def median_ms(
         assert answer.status == 200
         pagination = answer.body["pagination"]
         total = f"{pagination['total']:,}" + ("" if pagination["total_is_exact"] else "+")
-    return statistics.median(took[2:]), total
+    return statistics.median(took[warm:]), total
 
 
 async def explained(place: Place) -> None:
@@ -149,6 +180,14 @@ async def explained(place: Place) -> None:
         "metadata[crm_lead_id]": page(
             Wanted(metadata={"crm_lead_id": lead}), listing.LIST_LABELLED, "crm_lead_id", lead, 2**62
         ),
+        "total of a key that a quarter shares": (
+            kept_sums.TOTAL_LABELLED,
+            (org_id, "lead_source", one["metadata"]["lead_source"], always.start, always.end),
+        ),
+        "total of calls to a number": (
+            kept_sums.TOTAL_TO_NUMBER,
+            (org_id, "to_e164", one["to_e164"], always.start, always.end),
+        ),
         "total by status": (totals.TOTAL_BY_STATUS, (org_id, ["completed"])),
         "total by agent": (
             totals.TOTAL_KEPT,
@@ -156,7 +195,7 @@ async def explained(place: Place) -> None:
         ),
         "total of calls under way": (totals.TOTAL_INDEXED, (org_id, ["queued"], one["agent_id"], *days)),
     }.items():
-        print(f"\n-- {name}")
+        print(f"\n-- {name}, of {place.seeded.calls:,} calls")
         print("\n".join(await plan(place.world.pool, statement, arguments)))
 
 

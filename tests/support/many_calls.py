@@ -1,13 +1,22 @@
-"""Millions of calls over a few orgs, as a year of use would leave them: made by the server itself, in one statement."""
+"""Millions of calls over a few orgs, as a year of use would leave them: made by the server itself, indexed afterwards.
 
-from collections.abc import Sequence
+    python -m tests.support.many_calls postgresql://… 10000000
+
+fills an empty database that is kept, for CALLS_DATABASE_URL of the benchmark of lists.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
 
-from cualify_shared.database import Pool
+from cualify_shared.database import Pool, create_pool, migrate
 from cualify_shared.ids import new_id
 
 AGENTS = 5
@@ -109,15 +118,73 @@ async def seed_calls(pool: Pool, calls: int) -> list[Seeded]:
         await connection.execute("SET statement_timeout = 0; SET session_replication_role = replica")
         await connection.execute(ADD_ORGS, [org.org_id for org in orgs], UNTIL)
         await connection.execute(ADD_AGENTS, [one for one, _ in agents], [org_id for _, org_id in agents], UNTIL)
-        for org in orgs:
-            await connection.execute(ADD_CALLS, org.org_id, org.agent_ids, org.calls, UNTIL, timeout=3600)
-        for statement in (ADD_LABELS, ADD_COUNTS, ADD_ENDED_COUNTS):
+        async with _without_indexes(connection, "call_labels"):
+            async with _without_indexes(connection, "calls"):
+                for org in orgs:
+                    await connection.execute(ADD_CALLS, org.org_id, org.agent_ids, org.calls, UNTIL, timeout=3600)
+            await connection.execute(ADD_LABELS, timeout=3600)
+        for statement in (ADD_COUNTS, ADD_ENDED_COUNTS):
             await connection.execute(statement, timeout=3600)
         await connection.execute("RESET session_replication_role; RESET statement_timeout")
         await _vacuum(connection)
     return orgs
 
 
+INDEXES = """
+SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS made, c.conname AS rule,
+       pg_get_constraintdef(c.oid) AS ruled
+FROM pg_index AS i
+LEFT JOIN pg_constraint AS c ON c.conindid = i.indexrelid AND c.conrelid = i.indrelid
+WHERE i.indrelid = $1::regclass
+ORDER BY i.indexrelid
+"""
+
+
+@asynccontextmanager
+async def _without_indexes(connection: asyncpg.pool.PoolConnectionProxy, table: str) -> AsyncIterator[None]:
+    """Rows go in without indexes, which are built at the end: each by one sort instead of millions of look-ups."""
+    indexes = await connection.fetch(INDEXES, table)
+    for one in indexes:
+        drop = (
+            f"DROP INDEX {one['name']}" if one["rule"] is None else f"ALTER TABLE {table} DROP CONSTRAINT {one['rule']}"
+        )
+        await connection.execute(drop)
+    yield
+    await connection.execute("SET maintenance_work_mem = '512MB'")
+    for one in indexes:
+        made = (
+            one["made"] if one["rule"] is None else f"ALTER TABLE {table} ADD CONSTRAINT {one['rule']} {one['ruled']}"
+        )
+        await connection.execute(made, timeout=3600)
+
+
 async def _vacuum(connection: asyncpg.pool.PoolConnectionProxy) -> None:
     for table in ("calls", "call_labels", "call_counts", "ended_call_counts"):
         await connection.execute(f"VACUUM ANALYZE {table}", timeout=3600)
+
+
+KEPT = """
+SELECT c.org_id, sum(c.calls)::bigint AS calls,
+       (SELECT array_agg(a.id) FROM agents AS a WHERE a.org_id = c.org_id) AS agents
+FROM call_counts AS c
+GROUP BY c.org_id
+ORDER BY calls DESC
+"""
+
+
+async def seeded_before(pool: Pool) -> list[Seeded]:
+    """What an earlier run has left in this database; the largest org first."""
+    return [Seeded(row["org_id"], row["agents"], row["calls"]) for row in await pool.fetch(KEPT)]
+
+
+async def main(dsn: str, calls: int) -> None:
+    """Brings the database to the api's schema and fills it."""
+    await migrate(dsn, package="cualify_api")
+    pool, started = await create_pool(dsn, application_name="seed", size=1), time.perf_counter()
+    await seed_calls(pool, calls)
+    print(f"{calls:,} calls in {time.perf_counter() - started:.0f} s")
+    await pool.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

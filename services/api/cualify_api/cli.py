@@ -86,14 +86,19 @@ def create_agent(
     language: str = "hi-IN",
     max_duration_sec: int = 300,
     provider: str = "bolna",
+    fallback: Annotated[
+        list[str] | None, typer.Option(help="provider:its agent id, to turn to where that one fails; up to three.")
+    ] = None,
 ) -> None:
     """Make an agent."""
+    others = [one.partition(":") for one in fallback or []]
     body = {
         "name": name,
         "provider_agent_id": provider_agent_id,
         "language": language,
         "max_duration_sec": max_duration_sec,
         "provider": provider,
+        "fallback_providers": [{"provider": name, "provider_agent_id": there} for name, _, there in others],
     }
     _show(_ask("POST", f"/orgs/{_part(org)}/agents", body))
 

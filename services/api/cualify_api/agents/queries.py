@@ -1,14 +1,18 @@
 """Agents in the database."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from cualify_shared.database import Pool, Row
 
 ADD = """
-INSERT INTO agents (id, org_id, name, language, max_duration_sec, provider, provider_agent_id, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-RETURNING id, name, language, max_duration_sec, provider, provider_agent_id, created_at
+INSERT INTO agents (
+    id, org_id, name, language, max_duration_sec, provider, provider_agent_id, created_at,
+    fallback_providers
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+RETURNING id, name, language, max_duration_sec, provider, provider_agent_id, fallback_providers, created_at
 """
 
 
@@ -22,16 +26,28 @@ async def add(
     max_duration_sec: int,
     provider: str,
     provider_agent_id: str,
+    fallback_providers: Sequence[Mapping[str, str]],
     at: datetime,
 ) -> Row:
     """Stores a new agent and returns it."""
-    row = await pool.fetchrow(ADD, agent_id, org_id, name, language, max_duration_sec, provider, provider_agent_id, at)
+    row = await pool.fetchrow(
+        ADD,
+        agent_id,
+        org_id,
+        name,
+        language,
+        max_duration_sec,
+        provider,
+        provider_agent_id,
+        at,
+        fallback_providers,
+    )
     assert row is not None
     return row
 
 
 LIST = """
-SELECT id, name, language, max_duration_sec, provider, provider_agent_id, created_at
+SELECT id, name, language, max_duration_sec, provider, provider_agent_id, fallback_providers, created_at
 FROM agents
 WHERE org_id = $1
 ORDER BY created_at DESC, id DESC

@@ -46,6 +46,8 @@ class Call:
     hold_paise: int
     provider: str
     provider_call_id: str
+    retry: dict[str, Any] | None = None
+    """`{max_attempts, on, intervals_min}`; None: it rings once."""
     test: bool = False
     """Placed with a test key: rings nobody, costs nothing."""
     cancel_requested_at: datetime | None = None

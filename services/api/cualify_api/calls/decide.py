@@ -15,6 +15,7 @@ from cualify_api.calls.schemas import PlaceCall
 from cualify_api.calls.view import accepted
 from cualify_api.web.errors import STATUS, Problem
 from cualify_api.web.idempotency import FirstAnswer
+from cualify_shared.events.call import Fallback
 from cualify_shared.ids import provider_ref
 from cualify_shared.money import call_cost_paise
 
@@ -77,6 +78,8 @@ class Agent:
     max_duration_sec: int
     provider: str
     provider_agent_id: str
+    fallbacks: tuple[Fallback, ...] | None = None
+    """Where its calls turn to when that provider is known not to have started them."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -187,6 +190,7 @@ def _call(request: Request, agent: Agent, plan: Plan, *, from_e164: str | None) 
         language=body.language or agent.language,
         metadata=body.metadata,
         external_id=body.external_id,
+        retry=None if body.retry is None else body.retry.model_dump(mode="json"),
         key_prefix=request.key_prefix,
         request_id=request.request_id,
         test=request.test,
@@ -208,13 +212,16 @@ def _call(request: Request, agent: Agent, plan: Plan, *, from_e164: str | None) 
 
 
 def window(request: Request) -> tuple[datetime | None, datetime]:
-    """From when (None: at once) and until when the call may be dialed."""
-    schedule = request.body.schedule
+    """From when (None: at once) and until when the call may be dialed: unless the request says, long enough for every
+    attempt that it asks for."""
+    schedule, retry = request.body.schedule, request.body.retry
     earliest_at = (
         schedule.earliest_at if schedule and schedule.earliest_at and schedule.earliest_at > request.at else None
     )
-    latest_at = schedule.latest_at if schedule and schedule.latest_at else (earliest_at or request.at) + PATIENCE
-    return earliest_at, latest_at
+    if schedule and schedule.latest_at:
+        return earliest_at, schedule.latest_at
+    patience = PATIENCE if retry is None else sum(retry.waits, PATIENCE)
+    return earliest_at, (earliest_at or request.at) + patience
 
 
 def _too_little(credit: Credit, *, needed_paise: int) -> Problem:

@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
-from cualify_api.calls import totals
+from cualify_api.calls import kept_sums, totals
 from cualify_api.calls.call import STATUSES, Call
+from cualify_api.calls.kept_sums import Shared
 from cualify_api.calls.queries import COLUMNS, call_of
 from cualify_api.calls.totals import Span
 from cualify_api.web.paging import TOP, Cursor
+from cualify_shared.clock import now
 from cualify_shared.database import Connection, Pool
 
 FEW: Final = 10_000
-"""As many calls are counted one by one. Where more share a key of metadata, `total` is a least number."""
+"""As many calls are counted one by one. Where more share a key of metadata or a number that is asked for with other
+filters, `total` is a least number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,24 +162,50 @@ class _Walk:
 
 async def listed(pool: Pool, org_id: UUID, wanted: Wanted, *, start: Cursor, limit: int, offset: int) -> Listed:
     """Up to `limit` + 1 calls after `start`, and the total, both of one moment."""
-    page = _Page(start, limit + 1, offset)
-    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute(PLAN_AFRESH)
-        if wanted.external_id is not None:
-            walk = _Walk(LIST_OF_EXTERNAL_ID, COUNT_OF_EXTERNAL_ID, (wanted.external_id, wanted.to_e164))
-            return await _among_few(connection, org_id, wanted, walk, page)
-        if wanted.to_e164 is not None:
-            walk = _Walk(LIST_TO_NUMBER, COUNT_TO_NUMBER, (wanted.to_e164,))
-            return await _among_few(connection, org_id, wanted, walk, page)
-        total = await totals.total(
-            connection, org_id, statuses=wanted.walked, agent_id=wanted.agent_id, span=wanted.span
-        )
-        if total and wanted.metadata:
-            return await _labelled(connection, org_id, wanted, page, without_labels=total)
-        if page.offset >= total:
-            return Listed([], total)
-        by_status = wanted.statuses is not None or wanted.agent_id is not None
-        return Listed(await _rows(connection, LIST_BY_STATUS if by_status else LIST, org_id, wanted, page), total)
+    page, shared = _Page(start, limit + 1, offset), _shared_alone(wanted)
+    async with pool.acquire() as connection:
+        if shared is not None and not wanted.span.is_empty:
+            await kept_sums.keep(connection, org_id, shared, at=now())
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute(PLAN_AFRESH)
+            if shared is not None:
+                return await _sharing(connection, org_id, wanted, shared, page)
+            return await _listed(connection, org_id, wanted, page)
+
+
+def _shared_alone(wanted: Wanted) -> Shared | None:
+    """The key of metadata or the number that is asked for with nothing beside it but a time."""
+    if len(wanted.metadata) == 1 and wanted == Wanted(metadata=wanted.metadata, span=wanted.span):
+        return kept_sums.a_label(wanted.metadata)
+    if wanted.to_e164 is not None and wanted == Wanted(to_e164=wanted.to_e164, span=wanted.span):
+        return kept_sums.a_number(wanted.to_e164)
+    return None
+
+
+async def _sharing(connection: Connection, org_id: UUID, wanted: Wanted, shared: Shared, page: _Page) -> Listed:
+    total = 0 if wanted.span.is_empty else await kept_sums.total(connection, org_id, shared, wanted.span)
+    if page.offset >= total:
+        return Listed([], total)
+    if wanted.to_e164 is not None:
+        return Listed(await _rows(connection, LIST_TO_NUMBER, org_id, wanted, page, shared.value), total)
+    labelled = (shared.key, shared.value, 2**62)
+    return Listed(await _rows(connection, LIST_LABELLED, org_id, wanted, page, *labelled), total)
+
+
+async def _listed(connection: Connection, org_id: UUID, wanted: Wanted, page: _Page) -> Listed:
+    if wanted.external_id is not None:
+        walk = _Walk(LIST_OF_EXTERNAL_ID, COUNT_OF_EXTERNAL_ID, (wanted.external_id, wanted.to_e164))
+        return await _among_few(connection, org_id, wanted, walk, page)
+    if wanted.to_e164 is not None:
+        walk = _Walk(LIST_TO_NUMBER, COUNT_TO_NUMBER, (wanted.to_e164,))
+        return await _among_few(connection, org_id, wanted, walk, page)
+    total = await totals.total(connection, org_id, statuses=wanted.walked, agent_id=wanted.agent_id, span=wanted.span)
+    if total and wanted.metadata:
+        return await _labelled(connection, org_id, wanted, page, without_labels=total)
+    if page.offset >= total:
+        return Listed([], total)
+    by_status = wanted.statuses is not None or wanted.agent_id is not None
+    return Listed(await _rows(connection, LIST_BY_STATUS if by_status else LIST, org_id, wanted, page), total)
 
 
 async def _labelled(
@@ -190,8 +219,6 @@ async def _labelled(
     if shared > FEW and without_labels <= FEW:
         return await _among_few(connection, org_id, wanted, _Walk(LIST_BY_STATUS, COUNT_BY_STATUS), page)
     calls = await _rows(connection, LIST_LABELLED, org_id, wanted, page, key, value, 2**62)
-    if wanted == Wanted(metadata={key: value}, span=wanted.span):
-        return Listed(calls, min(shared, FEW), total_is_exact=shared <= FEW)
     counting = _Page(TOP, FEW + 1, 0)
     total = await _number(connection, COUNT_LABELLED, org_id, wanted, counting, key, value, FEW)
     return Listed(calls, total, total_is_exact=shared <= FEW)

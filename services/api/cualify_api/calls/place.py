@@ -23,7 +23,7 @@ from cualify_shared import faults, outbox
 from cualify_shared.batch import MicroBatch
 from cualify_shared.database import Connection, Pool
 from cualify_shared.events import Event, Terms
-from cualify_shared.events.call import CallRequested
+from cualify_shared.events.call import CallRequested, Retry
 from cualify_shared.signing import CalleeTokens
 
 log = structlog.get_logger(__name__)
@@ -160,6 +160,8 @@ def _requested(decision: Accepted, tokens: CalleeTokens) -> Event:
             earliest_at=call.earliest_at,
             latest_at=call.latest_at,
             test=call.test,
+            retry=None if call.retry is None else Retry.model_validate(call.retry),
+            fallback_providers=decision.agent.fallbacks,
             max_concurrent_calls=decision.plan.max_concurrent_calls,
         ),
         org_id=call.org_id,

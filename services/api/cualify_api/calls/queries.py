@@ -20,7 +20,8 @@ COLUMNS: Final = """
     created_at, earliest_at, latest_at, rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise, provider,
     provider_call_id, provider_execution_id, attempt, started_at, ended_at, duration_sec, ended_by, ended_reason,
     answered_by, llm_extracted_intent, llm_sentiment, llm_outcome, transcript_due, has_transcript, recording_due,
-    recording_url, debited_paise, terminal_at, end_told, customer_sequence, test, cancel_requested_at
+    recording_url, debited_paise, terminal_at, end_told, customer_sequence, test, cancel_requested_at,
+    retry
 """
 _COLUMNS = COLUMNS
 
@@ -127,11 +128,12 @@ WITH new AS (
     FROM unnest(
         $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[], $9::text[],
         $10::bytea[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
-        $16::integer[], $17::integer[], $18::integer[], $19::bigint[], $20::text[], $21::text[], $22::boolean[]
+        $16::integer[], $17::integer[], $18::integer[], $19::bigint[], $20::text[], $21::text[], $22::boolean[],
+        $23::jsonb[]
     ) AS n (
         id, org_id, agent_id, status, from_e164, to_e164, language, metadata, external_id,
         fingerprint, key_prefix, request_id, created_at, earliest_at, latest_at,
-        rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise, provider, provider_call_id, test
+        rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise, provider, provider_call_id, test, retry
     )
 ), held AS (
     UPDATE org_credit AS c
@@ -140,7 +142,7 @@ WITH new AS (
     WHERE c.org_id = h.org_id AND h.paise > 0
 ), told AS (
     INSERT INTO call_events (call_id, source, sequence, org_id, type, at, data)
-    SELECT id, $23::text, 1, org_id, status, created_at, '{}'
+    SELECT id, $24::text, 1, org_id, status, created_at, '{}'
     FROM new
 ), counted AS (
     INSERT INTO call_counts (org_id, status, calls)
@@ -153,7 +155,7 @@ WITH new AS (
 INSERT INTO calls (
     id, org_id, agent_id, status, from_e164, to_e164, language, metadata, external_id, fingerprint, key_prefix,
     request_id, created_at, earliest_at, latest_at, rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise,
-    provider, provider_call_id, test
+    provider, provider_call_id, test, retry
 )
 SELECT *
 FROM new
@@ -190,6 +192,7 @@ async def add(connection: Connection, calls: Sequence[Call], fingerprints: Seque
         [call.provider for call in calls],
         [call.provider_call_id for call in calls],
         [call.test for call in calls],
+        [call.retry for call in calls],
         SOURCE,
     )
 

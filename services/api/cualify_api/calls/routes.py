@@ -1,6 +1,7 @@
 """`/api/v1/calls`: place a call, list calls, see one."""
 
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, assert_never
 from uuid import UUID
 
@@ -162,11 +163,20 @@ def _fingerprint(content: Any, who: Caller) -> bytes:
 def _check_window(request: Request) -> None:
     if request.body.schedule is None:
         return
-    earliest_at, latest_at = window(request)
+    try:
+        earliest_at, latest_at = window(request)
+    except OverflowError:
+        raise _wrong_window("schedule.earliest_at is too far away") from None
     if latest_at <= (earliest_at or request.at):
-        name, message = "schedule.latest_at", "schedule.latest_at must lie in the future, after schedule.earliest_at"
-        details = {"formErrors": [], "fieldErrors": {"schedule": [message]}}
-        raise Problem("invalid_request", message, param=name, details=details)
+        raise _wrong_window("schedule.latest_at must lie in the future, after schedule.earliest_at")
+    waits = request.body.retry.waits if request.body.retry else ()
+    if latest_at - (earliest_at or request.at) <= sum(waits, timedelta()):
+        raise _wrong_window("schedule.latest_at leaves no time for all attempts that retry asks for")
+
+
+def _wrong_window(message: str) -> Problem:
+    details = {"formErrors": [], "fieldErrors": {"schedule": [message]}}
+    return Problem("invalid_request", message, param="schedule.latest_at", details=details)
 
 
 def _with_request_id(answer: dict[str, object], id_of_request: str) -> dict[str, object]:

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import orjson
@@ -90,6 +90,32 @@ class Schedule(BaseModel):
     latest_at: Annotated[datetime, BeforeValidator(instant)] | None = None
 
 
+def _each_once(given: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(given)) != len(given):
+        raise _refused("retry.on names each outcome once")
+    return given
+
+
+class RetryWish(BaseModel):
+    """That the phone may ring again when it was busy or not answered."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    max_attempts: Annotated[StrictInt, Field(ge=1, le=3)]
+    on: Annotated[
+        tuple[Literal["busy", "no_answer"], ...], Field(min_length=1, max_length=2), AfterValidator(_each_once)
+    ] = ("busy", "no_answer")
+    intervals_min: Annotated[
+        tuple[Annotated[StrictInt, Field(ge=1, le=1440)], ...], Field(min_length=1, max_length=2)
+    ] = (15,)
+
+    @property
+    def waits(self) -> tuple[timedelta, ...]:
+        """How long each further attempt waits for; the last interval repeats."""
+        last = len(self.intervals_min) - 1
+        return tuple(timedelta(minutes=self.intervals_min[min(n, last)]) for n in range(self.max_attempts - 1))
+
+
 class PlaceCall(BaseModel):
     """The body of `POST /api/v1/calls`. Unknown fields are passed over, as additive versions demand."""
 
@@ -103,3 +129,4 @@ class PlaceCall(BaseModel):
     metadata: Annotated[dict[str, Any], AfterValidator(bounded_metadata)] = Field(default_factory=dict)
     external_id: Annotated[StrictStr, Field(min_length=1, max_length=255)] | None = None
     schedule: Schedule | None = None
+    retry: RetryWish | None = None

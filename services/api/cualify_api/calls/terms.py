@@ -8,6 +8,7 @@ from uuid import UUID
 
 from cualify_api.calls.decide import Agent, Credit, Plan
 from cualify_shared.database import Connection
+from cualify_shared.events.call import Fallback
 
 FRESH_SEC: Final = 10.0
 REMEMBERED: Final = 10_000
@@ -92,7 +93,7 @@ async def change_credit(connection: Connection, changes: Mapping[UUID, tuple[int
 
 
 READ_AGENTS = """
-SELECT org_id, id, language, max_duration_sec, provider, provider_agent_id
+SELECT org_id, id, language, max_duration_sec, provider, provider_agent_id, fallback_providers
 FROM agents
 WHERE (org_id, id) IN (SELECT * FROM unnest($1::uuid[], $2::uuid[]))
 """
@@ -123,7 +124,11 @@ async def _agents(connection: Connection, pairs: Sequence[tuple[UUID, UUID]]) ->
     rows = await connection.fetch(READ_AGENTS, [org_id for org_id, _ in pairs], [agent_id for _, agent_id in pairs])
     return {
         (row["org_id"], row["id"]): Agent(
-            row["language"], row["max_duration_sec"], row["provider"], row["provider_agent_id"]
+            row["language"],
+            row["max_duration_sec"],
+            row["provider"],
+            row["provider_agent_id"],
+            tuple(map(Fallback.model_validate, row["fallback_providers"])) or None,
         )
         for row in rows
     }

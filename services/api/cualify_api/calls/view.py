@@ -36,6 +36,7 @@ def view(call: Call) -> dict[str, Any]:
         "metadata": call.metadata,
         "test": call.test,
         "schedule": {"earliest_at": _instant(call.earliest_at), "latest_at": _instant(call.latest_at)},
+        "retry": call.retry,
         "cancel_requested_at": _instant(call.cancel_requested_at),
         "started_at": _instant(call.started_at),
         "ended_at": _instant(call.ended_at),
@@ -70,6 +71,7 @@ def accepted(call: Call) -> dict[str, Any]:
         "metadata": call.metadata,
         "test": call.test,
         "schedule": {"earliest_at": _instant(call.earliest_at), "latest_at": _instant(call.latest_at)},
+        "retry": call.retry,
         "created_at": _instant(call.created_at),
     }
 

@@ -14,6 +14,8 @@ NEXT_CURSOR: Final = "AAYbqk1MYADnsdbFkKJ8Po9BL28_HZoQ"
 _AT: Final = "2026-05-31T14:22:11.125Z"
 _ENDED_AT: Final = "2026-05-31T14:24:41.480Z"
 
+_RETRY: Final = {"max_attempts": 2, "on": ["busy", "no_answer"], "intervals_min": [15]}
+
 PLACE_CALL: Final = {
     "agent_id": AGENT_ID,
     "to_e164": "+919812345678",
@@ -21,9 +23,10 @@ PLACE_CALL: Final = {
     "language": "hi-IN",
     "max_duration_sec": 300,
     "metadata": {"crm_lead_id": "L-7890"},
+    "retry": _RETRY,
 }
 
-_SCHEDULE: Final = {"earliest_at": None, "latest_at": "2026-05-31T14:37:11.125Z"}
+_SCHEDULE: Final = {"earliest_at": None, "latest_at": "2026-05-31T14:52:11.125Z"}
 
 ACCEPTED: Final[dict[str, Any]] = {
     "id": CALL_ID,
@@ -41,6 +44,7 @@ ACCEPTED: Final[dict[str, Any]] = {
     "metadata": {"crm_lead_id": "L-7890"},
     "test": False,
     "schedule": _SCHEDULE,
+    "retry": _RETRY,
     "created_at": _AT,
 }
 
@@ -70,6 +74,7 @@ CALL: Final[dict[str, Any]] = {
     "metadata": {"crm_lead_id": "L-7890"},
     "test": False,
     "schedule": _SCHEDULE,
+    "retry": _RETRY,
     "cancel_requested_at": None,
     "started_at": "2026-05-31T14:22:19.480Z",
     "ended_at": _ENDED_AT,
@@ -176,6 +181,7 @@ AGENT: Final = {
     "max_duration_sec": 300,
     "provider": "bolna",
     "provider_agent_id": "9b1f2c6e",
+    "fallback_providers": [],
     "created_at": _AT,
 }
 WALLET: Final = {"balance_paise": 9_998_580, "held_paise": 3000, "available_paise": 9_995_580}

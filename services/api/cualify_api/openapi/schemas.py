@@ -100,6 +100,31 @@ _FLAG: Final[Schema] = {"type": "boolean"}
 _DIRECTION: Final[Schema] = {"type": "string", "enum": ["outbound", "inbound"]}
 _PROVIDER: Final[Schema] = {"type": "string", "enum": list(REF_PREFIX)}
 _MAX_DURATION: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 3600}
+_RETRY_FIELDS: Final[dict[str, Schema]] = {
+    "max_attempts": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 3,
+        "description": "How often the phone may ring in all.",
+    },
+    "on": {
+        "type": "array",
+        "items": {"type": "string", "enum": ["busy", "no_answer"]},
+        "minItems": 1,
+        "maxItems": 2,
+        "uniqueItems": True,
+        "default": ["busy", "no_answer"],
+        "description": "After which outcomes.",
+    },
+    "intervals_min": {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 1, "maximum": 1440},
+        "minItems": 1,
+        "maxItems": 2,
+        "default": [15],
+        "description": "Minutes before each further attempt; the last one repeats.",
+    },
+}
 _SCHEDULE_OF_ANSWER: Final = answer({"earliest_at": nullable(INSTANT), "latest_at": nullable(INSTANT)})
 _PAGE: Final[dict[str, Schema]] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 100},
@@ -124,6 +149,7 @@ _ACCEPTED: Final[dict[str, Schema]] = {
     "metadata": METADATA,
     "test": {**_FLAG, "description": "Placed with a test key: no telephone rings, nothing is charged."},
     "schedule": _SCHEDULE_OF_ANSWER,
+    "retry": nullable(ref("Retry")),
     "created_at": INSTANT,
 }
 _CALL: Final[dict[str, Schema]] = {
@@ -195,7 +221,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "total_is_exact": {
                 **_FLAG,
                 "description": "False where more than 10,000 calls share a number or a key of metadata that was asked "
-                "for: `total` then is a number that is reached at least.",
+                "for together with other filters than a time: `total` then is a number that is reached at least.",
             },
         }
     ),
@@ -217,14 +243,25 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 }
             ),
             "schedule": nullable(ref("Schedule")),
+            "retry": nullable(ref("RetryWish")),
         },
     ),
+    "RetryWish": {
+        **request(("max_attempts",), _RETRY_FIELDS),
+        "description": "Rings again where nobody was reached. Each time is an attempt in the timeline; the call ends, "
+        "and is told to have ended, once. `schedule.latest_at`, where it is given, must leave time for all of them.",
+    },
+    "Retry": answer(_RETRY_FIELDS),
     "Schedule": request(
         (),
         {
             "earliest_at": nullable({**INSTANT, "description": "The phone does not ring before. With a zone."}),
             "latest_at": nullable(
-                {**INSTANT, "description": "Nor after; default 15 minutes after it may first ring. With a zone."}
+                {
+                    **INSTANT,
+                    "description": "Nor after; default 15 minutes after it may first ring, and the intervals of "
+                    "`retry` more. With a zone.",
+                }
             ),
         },
     ),
@@ -306,6 +343,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "max_duration_sec": _MAX_DURATION,
             "provider": _PROVIDER,
             "provider_agent_id": _TEXT,
+            "fallback_providers": {
+                "type": "array",
+                "items": answer({"provider": _PROVIDER, "provider_agent_id": _TEXT}),
+                "description": "Where its calls turn to, in order, if its provider is known not to have started them.",
+            },
             "created_at": INSTANT,
         }
     ),
