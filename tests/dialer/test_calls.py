@@ -309,7 +309,7 @@ async def test_a_call_beyond_its_time_is_hung_up_without_any_callback(
     await dialer.consume(request)
     await dialer.dial()
     provider.executions["ex-1"] = replace(a_snapshot(Phase.PENDING, ref=request.provider_call_id))
-    now[0] += timedelta(seconds=359)
+    now[0] += timedelta(seconds=344)
     await dialer.recover()
     assert provider.hung_up == []
     provider.executions["ex-1"] = completed(request.provider_call_id)

@@ -21,7 +21,7 @@ from cualify_dialer.model import (
     Learnt,
     LookedUp,
 )
-from cualify_dialer.outcomes import Alarm, fold
+from cualify_dialer.outcomes import Alarm, Step, fold
 from cualify_dialer.providers import (
     LAST_PHASES,
     Accepted,
@@ -337,11 +337,11 @@ def test_a_call_that_can_not_be_hung_up_any_more_ends_as_it_ends_and_is_not_aske
 
 
 def test_a_call_is_looked_at_when_its_time_is_over_and_ended_by_the_platform() -> None:
-    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), now=T0 + timedelta(seconds=340))
-    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=360), "max_duration_sec and a minute"
-    answered = replace(a_snapshot(Phase.IN_PROGRESS, ref=REF), updated_at=T0 + timedelta(seconds=50))
-    call, _ = after(call, looked(answered, leased=call.attempts[0].look_up_at), now=T0 + timedelta(seconds=345))
-    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=350), "as soon as the answer is known, its own time"
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), now=T0 + timedelta(seconds=330))
+    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=345), "max_duration_sec and most of a minute"
+    answered = replace(a_snapshot(Phase.IN_PROGRESS, ref=REF), updated_at=T0 + timedelta(seconds=40))
+    call, _ = after(call, looked(answered, leased=call.attempts[0].look_up_at), now=T0 + timedelta(seconds=335))
+    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=340), "as soon as the answer is known, its own time"
     call, told = after(call, hung_up(TALKED), now=LATE)
     assert isinstance(told[-1], CallCompleted)
     assert (told[-1].ended_reason, told[-1].ended_by) == ("time_limit", "platform")
@@ -354,14 +354,113 @@ def test_what_still_waits_at_the_provider_after_its_time_is_stopped_and_expired(
     assert (call.status, call.ended_reason, told[-1].ended_by) == ("failed", "expired", "platform")
 
 
-@pytest.mark.parametrize("look", [Found(a_snapshot(Phase.IN_PROGRESS, ref=REF)), Unclear("503"), Missing()])
-def test_an_attempt_that_never_ends_is_parked_long_after_its_time(look: LookUp) -> None:
+ACCEPTED = (BEGUN, Answered(1, Accepted("ex-1")))
+
+
+def shown(phase: Phase, at_sec: float, **more: object) -> Snapshot:
+    return replace(a_snapshot(phase, ref=REF), updated_at=T0 + timedelta(seconds=at_sec), **more)  # type: ignore[arg-type]
+
+
+def seen_at(call: Call, sec: float, seen: Snapshot | LookUp) -> Step:
+    """The look that is due, at that time."""
+    return fold(call, looked(seen, leased=call.attempts[0].look_up_at), now=T0 + timedelta(seconds=sec), pace=PACE)
+
+
+def test_without_any_callback_the_looks_reach_each_limit_of_a_call_that_never_ends() -> None:
+    call, _ = after(a_call(), *ACCEPTED, now=T0)
+    looks: list[float] = []
+    for _ in range(30):
+        looks.append((call.attempts[0].look_up_at - T0).total_seconds())
+        look = shown(Phase.IN_PROGRESS, 40) if looks[-1] >= 60 else shown(Phase.PENDING, 5)
+        call = seen_at(call, looks[-1], look).call
+        if call.state is CallState.ENDED:
+            break
+    assert looks == [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 330, 340, 355], "340: it has talked for 300 s"
+
+
+def test_a_conversation_that_is_live_at_its_limit_is_completed_and_costs_what_its_limit_allows() -> None:
+    call, _ = after(a_call(), *ACCEPTED, looked(shown(Phase.IN_PROGRESS, 40)), now=T0 + timedelta(seconds=60))
+    live = shown(Phase.IN_PROGRESS, 40, talked_sec=Decimal(9999))
+    assert seen_at(call, 354, live).call.state is CallState.OPEN
+    step = seen_at(call, 355, live)
+    (end,) = step.told
+    assert isinstance(end, CallCompleted)
+    assert (end.duration_sec, end.ended_reason, end.ended_by) == (300, "time_limit", "platform")
+    assert (end.ended_at, step.alarms) == (T0 + timedelta(seconds=340), (Alarm.OVERRUN,))
+
+
+def test_a_conversation_that_began_late_costs_no_more_than_it_had() -> None:
+    call, _ = after(a_call(), *ACCEPTED, looked(shown(Phase.IN_PROGRESS, 100)), now=T0 + timedelta(seconds=120))
+    (end,) = seen_at(call, 355, shown(Phase.IN_PROGRESS, 100)).told
+    assert isinstance(end, CallCompleted)
+    assert end.duration_sec == 255
+
+
+def test_a_line_that_dropped_is_completed_at_its_limit_and_leaves_its_artifacts_when_the_provider_is_done() -> None:
+    call, _ = after(a_call(), *ACCEPTED, looked(shown(Phase.IN_PROGRESS, 8)), now=T0 + timedelta(seconds=30))
+    dropped = shown(Phase.DISCONNECTED, 68, transcript=TALKED.transcript)
+    call, _ = after(call, looked(dropped), now=T0 + timedelta(seconds=90))
+    step = seen_at(call, 355, dropped)
+    (end,) = step.told
+    assert isinstance(end, CallCompleted)
+    assert (end.duration_sec, end.ended_reason, end.ended_at) == (60, "completed", T0 + timedelta(seconds=68))
+    assert (end.artifacts, step.alarms) == ((), ()), "what was said is told once it is whole"
+    step = seen_at(step.call, 848, replace(TALKED, talked_sec=Decimal(60)))
+    assert names(list(step.told)) == ["call.transcript_ready", "call.recording_ready"]
+    assert (step.call.attempts[0].is_open, step.alarms) == (False, ())
+    assert (step.call.status, step.call.ended_at) == ("completed", T0 + timedelta(seconds=68)), "and ends once"
+
+
+def test_a_line_that_dropped_before_anybody_was_seen_to_answer_is_completed_only_with_talking_time() -> None:
+    call, _ = after(a_call(), *ACCEPTED, now=T0)
+    talked = seen_at(call, 355, shown(Phase.DISCONNECTED, 300, talked_sec=Decimal("59.2")))
+    assert names(list(talked.told)) == ["call.in_progress", "call.completed"]
+    assert (talked.call.status, talked.call.attempts[0].started_at) == ("completed", T0 + timedelta(seconds=240.8))
+    silent = seen_at(call, 355, shown(Phase.DISCONNECTED, 300))
+    assert (silent.call.ended_reason, silent.alarms) == ("outcome_unknown", (Alarm.OUTCOME_UNKNOWN,))
+
+
+@pytest.mark.parametrize("phase", [Phase.PENDING, Phase.UNHEARD_OF])
+@pytest.mark.parametrize("answered", [False, True])
+def test_what_shows_no_conversation_at_its_limit_ends_unknown_and_costs_nothing(phase: Phase, answered: bool) -> None:
+    call, _ = after(a_call(), *ACCEPTED, now=T0)
+    if answered:
+        call, _ = after(call, Heard(1, shown(Phase.IN_PROGRESS, 40)), now=T0 + timedelta(seconds=41))
+    step = seen_at(call, 355, shown(phase, 50))
+    assert isinstance(step.told[-1], CallFailed)
+    assert (step.told[-1].ended_reason, step.told[-1].duration_sec) == ("outcome_unknown", 0)
+    assert step.alarms == (Alarm.OUTCOME_UNKNOWN,)
+    late = seen_at(step.call, 400, replace(TALKED, updated_at=T0 + timedelta(seconds=390)))
+    assert late.alarms == (Alarm.LATE_NEWS,)
+    assert names(list(late.told)) == ["call.transcript_ready", "call.recording_ready"]
+
+
+def test_after_the_calls_end_its_line_and_number_stay_taken_until_the_provider_ends_it() -> None:
+    call, _ = after(a_call(), *ACCEPTED, looked(shown(Phase.IN_PROGRESS, 40)), now=T0 + timedelta(seconds=60))
+    call = seen_at(call, 355, shown(Phase.IN_PROGRESS, 40)).call
+    assert (call.state, call.holds_its_number) == (CallState.ENDED, True)
+    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=385), "and is looked at as before"
+    heard = fold(call, Heard(1, shown(Phase.COMPLETED, 370)), now=T0 + timedelta(seconds=371), pace=PACE)
+    assert heard.call.attempts[0].look_up_at == T0 + timedelta(seconds=371), "at once, when its end is hinted at"
+    later = seen_at(heard.call, 372, shown(Phase.IN_PROGRESS, 40, facts=TALKED.facts))
+    assert (later.told, later.alarms, later.call.holds_its_number) == ((), (), True)
+    step = seen_at(later.call, 402, shown(Phase.BUSY, 400))
+    assert (step.told, step.alarms, step.call.holds_its_number) == ((), (), False)
+    assert (step.call.state, step.call.status) == (CallState.ENDED, "completed")
+    given_up = seen_at(later.call, 3960, shown(Phase.IN_PROGRESS, 40))
+    assert (given_up.told, given_up.call.holds_its_number) == ((), False)
+    assert given_up.alarms == (Alarm.OUTCOME_UNKNOWN,)
+
+
+@pytest.mark.parametrize("look", [Unclear("503"), Missing()])
+def test_what_can_not_be_read_back_does_not_end_at_its_limit_but_is_parked_long_after_it(look: LookUp) -> None:
     call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), now=T0)
     before = fold(call, looked(look), now=T0 + timedelta(seconds=3959), pace=replace(PACE, settle_unknown_sec=1e6))
     assert before.call.state is CallState.OPEN
     last = fold(call, looked(look), now=T0 + timedelta(seconds=3960), pace=replace(PACE, settle_unknown_sec=1e6))
     assert (last.call.ended_reason, last.alarms) == ("outcome_unknown", (Alarm.OUTCOME_UNKNOWN,))
     assert names(list(last.told))[-1] == "call.failed"
+    assert not last.call.holds_its_number
 
 
 def a_persistent_call(**retry: object) -> Call:

@@ -56,6 +56,7 @@ ALARM_COUNTERS = {
     Alarm.OUTCOME_UNKNOWN: metrics.OUTCOMES_UNKNOWN,
     Alarm.SECOND_EXECUTION: metrics.SECOND_EXECUTIONS,
     Alarm.LATE_NEWS: metrics.LATE_NEWS,
+    Alarm.OVERRUN: metrics.OVERRUNS,
 }
 
 
@@ -126,6 +127,6 @@ async def _save(connection: Connection, changes: Changes) -> None:
 
 def _frees_its_number(before: Call, after: Call) -> bool:
     """Whether whoever waits behind this call's number may have to be looked at again."""
-    if before.state is CallState.OPEN:
-        return after.state is not CallState.OPEN
+    if before.holds_its_number:
+        return not after.holds_its_number
     return before.waits and after.state is CallState.ENDED

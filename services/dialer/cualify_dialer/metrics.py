@@ -1,4 +1,4 @@
-"""What the dialer measures of itself. The last three are to alert on: none of them must ever count."""
+"""What the dialer measures of itself. The last four are to alert on: none of them must ever count."""
 
 from prometheus_client import Counter
 
@@ -14,3 +14,4 @@ CALLBACKS = Counter("cualify_provider_callbacks_total", "Callbacks that came, by
 OUTCOMES_UNKNOWN = Counter("cualify_outcomes_unknown_total", "Attempts parked, their outcome not known.")
 SECOND_EXECUTIONS = Counter("cualify_second_executions_total", "Executions at the provider beyond an attempt's one.")
 LATE_NEWS = Counter("cualify_late_news_total", "News of a provider about an attempt that we had closed ourselves.")
+OVERRUNS = Counter("cualify_overruns_total", "Calls ended at their limit while the provider still had them live.")

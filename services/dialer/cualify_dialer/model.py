@@ -123,6 +123,11 @@ class Call:
         """Whether it waits for its turn."""
         return self.state is CallState.QUEUED
 
+    @property
+    def holds_its_number(self) -> bool:
+        """Whether one of its attempts is open: no other call may ring there. That may be so after its end."""
+        return any(attempt.is_open for attempt in self.attempts)
+
     def attempt(self, number: int) -> Attempt | None:
         """An attempt by its number."""
         return next((attempt for attempt in self.attempts if attempt.number == number), None)
@@ -214,14 +219,23 @@ class Pace:
     again_after_sec: tuple[float, ...] = (1, 2, 5, 10, 30, 60, 120, 300)
     attempts_limit: int = 100
     overtime_sec: float = 60.0
-    """An attempt should be over `max_duration_sec` and so long after it was dialed, ringing included."""
+    """A call ends `max_duration_sec` and so long after it was dialed, ringing included, if not before."""
+    hang_up_early_sec: float = 15.0
+    """So long before that it is hung up, unless its talking time was over before."""
+    last_look_early_sec: float = 5.0
+    """So long before that it is looked at for the last time, and ended by what is known of it."""
     give_up_after_sec: float = 3600.0
-    """After that, and so much longer, an attempt that never ends is parked as `outcome_unknown`."""
+    """So long after that an attempt that never ends, or that can not be read, is parked as `outcome_unknown`."""
+
+    @property
+    def hang_up_after_sec(self) -> float:
+        """An attempt is hung up `max_duration_sec` and so long after it was dialed."""
+        return self.overtime_sec - self.hang_up_early_sec
 
 
 def time_limit(
     *, asked_at: datetime, started_at: datetime | None, max_duration_sec: int, overtime_sec: float
 ) -> datetime:
-    """When a call must be over: its talking time after the answer, else that and the overtime after the dialing."""
+    """When a call is to be hung up: its talking time after the answer, else that and the overtime after the dialing."""
     latest = asked_at + timedelta(seconds=max_duration_sec + overtime_sec)
     return min(latest, started_at + timedelta(seconds=max_duration_sec)) if started_at else latest

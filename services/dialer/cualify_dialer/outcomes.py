@@ -12,7 +12,11 @@ moves forward, ends a call once, and after its end changes nothing. Its rules:
   only where it is known that nobody was rung, the second only after `busy` or `no_answer`.
 - What we ended ourselves, for the customer or at the time limit, ends as the provider then reports it. A conversation
   that took place is `completed` and costs what was talked; without one, the customer's wish makes it `canceled`.
-- An attempt that never ends, whatever the provider says, is parked as `outcome_unknown` long after its time limit.
+- A call ends at the latest `max_duration_sec` and a minute after it was dialed, by the last look before that. Where it
+  shows no end, a dropped line is `completed` with what was talked, a live conversation `completed` with what its limit
+  allows (and an alarm), what was never answered `outcome_unknown`. Its attempt stays open, and so its line and number
+  taken, until the provider shows its end. After the call's end only its artifacts are told.
+- What can't be read back, or is not known at the provider, does not end at that time. It is looked for until parked.
 - That the provider has an attempt is told as soon as its execution's id is known, whoever told us of it.
 - A call that was talked on has its `call.in_progress` and its facts before its end, also where no callback ever came.
 """
@@ -20,6 +24,7 @@ moves forward, ends a call once, and after its end changes nothing. Its rules:
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import assert_never
 
@@ -47,6 +52,7 @@ from cualify_dialer.model import (
 from cualify_dialer.providers import (
     Accepted,
     Found,
+    LookUp,
     Missing,
     NotSent,
     Phase,
@@ -58,7 +64,8 @@ from cualify_dialer.providers import (
     Unclear,
     Unknown,
 )
-from cualify_shared.events.model import EventData
+from cualify_shared.events import EventData, type_of
+from cualify_shared.events.topics import CALL_ARTIFACTS
 
 
 class Alarm(StrEnum):
@@ -67,6 +74,7 @@ class Alarm(StrEnum):
     OUTCOME_UNKNOWN = "outcome_unknown"
     SECOND_EXECUTION = "second_execution"
     LATE_NEWS = "late_news"
+    OVERRUN = "overrun"
 
 
 NOT_BY_THE_PROVIDER = NOBODY_RUNG | {"outcome_unknown"}
@@ -106,6 +114,8 @@ def fold(call: Call, learnt: Learnt, *, now: datetime, pace: Pace) -> Step:
                 return Step(call)
             if not attempt.is_open:
                 return Step(call, alarms=_late_alarms(attempt, learnt))
+            if call.state is CallState.ENDED:
+                return _after_its_end(call, attempt, learnt, now=now, pace=pace)
             return _told_of_acceptance(attempt, _of_attempt(call, attempt, learnt, now=now, pace=pace))
         case _:
             assert_never(learnt)
@@ -132,6 +142,18 @@ def _of_attempt(
             return _looked_up(call, attempt, learnt, now=now, pace=pace)
         case _:
             assert_never(learnt)
+
+
+def _after_its_end(
+    call: Call, attempt: Attempt, learnt: Answered | Heard | LookedUp, *, now: datetime, pace: Pace
+) -> Step:
+    """The call was ended at its limit, its execution not yet: only the attempt goes on, and leaves its artifacts."""
+    step = _of_attempt(call, attempt, learnt, now=now, pace=pace)
+    seen = step.call.attempt(attempt.number) or attempt
+    alarms = step.alarms
+    if call.ended_reason == "outcome_unknown" and not seen.is_open and seen.result != "outcome_unknown":
+        alarms = (*alarms, Alarm.LATE_NEWS)
+    return Step(_with(call, seen), tuple(one for one in step.told if type_of(one).topic is CALL_ARTIFACTS), alarms)
 
 
 def _begun(call: Call, begun: Begun) -> Step:
@@ -260,6 +282,9 @@ def _looked_up(call: Call, attempt: Attempt, learnt: LookedUp, *, now: datetime,
         return step
     if now >= _latest_end(call, attempt, pace=pace):
         return _parked(step.call, seen, step, now=now)
+    if call.state is not CallState.ENDED and now >= _last_look(call, attempt, pace=pace):
+        step = _at_its_limit(step, seen, learnt.look, now=now)
+        seen = step.call.attempt(attempt.number) or seen
     if is_newest:
         seen = replace(seen, look_up_at=_next_look(call, seen, now=now, pace=pace))
         step = replace(step, call=_with(step.call, seen))
@@ -296,8 +321,14 @@ def _time_limit(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
         asked_at=attempt.asked_at,
         started_at=attempt.started_at,
         max_duration_sec=call.request.terms.max_duration_sec,
-        overtime_sec=pace.overtime_sec,
+        overtime_sec=pace.hang_up_after_sec,
     )
+
+
+def _last_look(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
+    """So long before a call has to have ended that what is read back can be written down by then."""
+    longest_sec = call.request.terms.max_duration_sec + pace.overtime_sec - pace.last_look_early_sec
+    return attempt.asked_at + timedelta(seconds=longest_sec)
 
 
 def _latest_end(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
@@ -306,14 +337,14 @@ def _latest_end(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
 
 
 def _next_look(call: Call, attempt: Attempt, *, now: datetime, pace: Pace) -> datetime:
-    """After the usual time, but at the time limit at the latest; at once where we have yet to hang up."""
+    """After the usual time, but at the next of its two limits at the latest; at once where we have yet to hang up."""
     if call.cancel_requested_at is not None and attempt.execution_id is not None and attempt.hang_up is None:
         return now + timedelta(seconds=min(pace.look_up_soon_sec, pace.look_up_every_sec))
     next_look = now + timedelta(seconds=pace.look_up_every_sec)
     if attempt.hang_up is HangUpState.DONE:
         return min(next_look, now + HANG_UP_SEEN_WITHIN)
-    limit = _time_limit(call, attempt, pace=pace)
-    return min(next_look, limit) if limit > now else next_look
+    limits = (_time_limit(call, attempt, pace=pace), _last_look(call, attempt, pace=pace))
+    return min([next_look, *(limit for limit in limits if limit > now)])
 
 
 def _found(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
@@ -335,10 +366,65 @@ def _missing(call: Call, attempt: Attempt, *, is_newest: bool, now: datetime, pa
     return _parked(call, attempt, Step(call), now=now)
 
 
+def _at_its_limit(step: Step, attempt: Attempt, look: LookUp, *, now: datetime) -> Step:
+    """The call's time is over, and what was read back of it shows no end: it ends by what is known of it."""
+    if not isinstance(look, Found) or look.snapshot.execution_id != attempt.execution_id:
+        return step
+    if attempt.disconnected_at is not None:
+        end = _dropped(step.call, attempt, look.snapshot, dropped_at=attempt.disconnected_at, now=now)
+    else:
+        end = _talking(step.call, attempt, look.snapshot, now=now)
+    told, alarms = step.told, step.alarms
+    if end.reason == "outcome_unknown":
+        alarms = (*alarms, Alarm.OUTCOME_UNKNOWN)
+    elif attempt.disconnected_at is None:
+        alarms = (*alarms, Alarm.OVERRUN)
+    if attempt.started_at is None and end.snapshot is not None and end.snapshot.talked_sec > 0:
+        attempt = replace(attempt, started_at=facts.started_at(end.snapshot, attempt, ended=end.ended_at, now=now))
+        told = (*told, facts.in_progress(step.call, attempt, started_at=attempt.started_at or end.ended_at))
+    ended = _ended(_with(step.call, attempt), end)
+    return replace(ended, told=(*told, *ended.told), alarms=alarms)
+
+
+def _dropped(call: Call, attempt: Attempt, snapshot: Snapshot, *, dropped_at: datetime, now: datetime) -> End:
+    """The provider still works on what was said. Known are the times at which it was seen to begin and to end."""
+    talked_sec = snapshot.talked_sec
+    if talked_sec == 0 and attempt.started_at is not None:
+        talked_sec = _seconds(dropped_at - attempt.started_at)
+    if talked_sec == 0 and attempt.started_at is None:
+        return _unknown(now)
+    shown = replace(_without_artifacts(snapshot), talked_sec=talked_sec)
+    status, reason, ended_by = _by_us(call, attempt, shown, "completed", "completed")
+    return End(status=status, reason=reason, ended_at=dropped_at, ended_by=ended_by, snapshot=shown)
+
+
+def _talking(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> End:
+    """The provider has it live. What was talked on for the whole of its time is worth that time, and no more."""
+    if snapshot.phase is not Phase.IN_PROGRESS or attempt.started_at is None:
+        return _unknown(now)
+    limit = timedelta(seconds=call.request.terms.max_duration_sec)
+    ended_at = min(now, attempt.started_at + limit)
+    shown = replace(_without_artifacts(snapshot), talked_sec=_seconds(ended_at - attempt.started_at))
+    return End(status="completed", reason="time_limit", ended_at=ended_at, ended_by="platform", snapshot=shown)
+
+
+def _unknown(now: datetime) -> End:
+    return End(status="failed", reason="outcome_unknown", ended_at=now)
+
+
+def _without_artifacts(snapshot: Snapshot) -> Snapshot:
+    """They are complete only with the provider's own end, and are told with that."""
+    return replace(snapshot, transcript=(), recording_url=None)
+
+
+def _seconds(span: timedelta) -> Decimal:
+    return Decimal(str(max(0.0, span.total_seconds())))
+
+
 def _parked(call: Call, attempt: Attempt, step: Step, *, now: datetime) -> Step:
     """Nobody knows how it ended, or whether it ever will."""
     call = _with(call, _closed(attempt, "outcome_unknown", now))
-    end = _ended(call, End(status="failed", reason="outcome_unknown", ended_at=now))
+    end = _ended(call, _unknown(now))
     return replace(end, told=(*step.told, *end.told), alarms=(*step.alarms, Alarm.OUTCOME_UNKNOWN))
 
 

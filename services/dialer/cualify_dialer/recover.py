@@ -98,7 +98,7 @@ class Recovering:
             return hang_up, Unclear("the look-up took too long")
 
     async def _hang_up(self, provider: Provider, due: Due) -> HangUp | None:
-        wanted = due.is_to_be_ended(now=self._clock(), overtime_sec=self._pace.overtime_sec)
+        wanted = due.is_to_be_ended(now=self._clock(), overtime_sec=self._pace.hang_up_after_sec)
         return await provider.hang_up(due.execution_id) if wanted and due.execution_id is not None else None
 
 

@@ -87,7 +87,7 @@ class DialerSettings(ServiceSettings):
     settle_unknown_sec: Annotated[float, Field(gt=0, le=86_400)] = 900.0
     """How long an attempt that the provider does not know is looked for, before the call ends `outcome_unknown`."""
     give_up_after_sec: Annotated[float, Field(gt=0, le=604_800)] = 3600.0
-    """How long after its time limit an attempt that never ends at the provider is waited for; then the same."""
+    """How long after its limit an attempt that never ends, or can't be read, is waited for; then it is parked."""
     max_concurrent_calls: Lines = 100
     """Lines at Bolna. Calls beyond wait here, because the provider would ring them late."""
     org_max_concurrent_calls: Lines = 100
