@@ -20,11 +20,13 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.types import Message
 
+from cualify_dialer.apply import apply
 from cualify_dialer.callback_urls import CallbackUrls
 from cualify_dialer.callbacks import Callbacks
 from cualify_dialer.consume import call_requests
 from cualify_dialer.dial import Capacity, Dialing, Lines
-from cualify_dialer.model import Pace
+from cualify_dialer.model import Answered, Begun, Noted, Pace
+from cualify_dialer.providers import Accepted
 from cualify_dialer.providers.bolna import Bolna
 from cualify_local.children import free_ports
 from cualify_shared.clock import now as utc_now
@@ -214,6 +216,7 @@ async def test_a_callback_beside_a_bare_validated_post(pool: Pool) -> None:
         return {"status": body.status}
 
     await put(pool, requests)
+    await begin(pool, requests)
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(callbacks.run(stop))
@@ -224,6 +227,23 @@ async def test_a_callback_beside_a_bare_validated_post(pool: Pool) -> None:
     report(
         "callbacks", cpu_ms=1000 * cpu / len(bodies), bare_cpu_ms=1000 * bare_cpu / len(bodies), ratio=cpu / bare_cpu
     )
+
+
+async def begin(pool: Pool, requests: list[CallRequested]) -> None:
+    """An attempt of each call is out, and the provider has accepted it: what callbacks are about."""
+    now = utc_now()
+    until = now + timedelta(minutes=1)
+    for start in range(0, len(requests), 500):
+        noted = [
+            Noted(one.call_id, learnt)
+            for one in requests[start : start + 500]
+            for learnt in (
+                Begun(ref=one.provider_call_id, asked_at=now, asking_until=until),
+                Answered(1, Accepted(f"ex-{one.provider_call_id}")),
+            )
+        ]
+        async with pool.acquire() as connection, connection.transaction():
+            await apply(connection, noted, now=now, pace=Pace())
 
 
 async def all_of(app: FastAPI, bodies: list[bytes]) -> None:

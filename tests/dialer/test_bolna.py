@@ -316,3 +316,24 @@ async def test_an_agent_that_can_not_be_read_back_is_not_dialed_with(
     fake.agent = status
     await bolna.find_out(AGENT_ID)
     assert isinstance(bolna.readiness(AGENT_ID), expected)
+
+
+@pytest.mark.parametrize(
+    ("said", "cents"),
+    [
+        (12.5, 12.5),
+        ("12.5", 12.5),
+        (0, 0.0),
+        (None, None),
+        (True, None),
+        ("dear", None),
+        (-1, None),
+        ("nan", None),
+        ("inf", None),
+        (1e9, None),
+    ],
+)
+def test_a_cost_is_read_where_it_can_be_true(said: object, cents: float | None) -> None:
+    seen = snapshot_in({"id": "ex-1", "status": "completed", "total_cost": said})
+    assert seen is not None
+    assert seen.cost_cents == cents

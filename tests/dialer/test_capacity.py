@@ -135,6 +135,40 @@ async def test_an_org_has_no_more_calls_open_than_its_plan_allows(
     assert len(await dialer.dial()) == 2, "a line that dropped is free before its transcript is ready"
 
 
+@pytest.mark.parametrize(("lines", "expected"), [(2, (1, 1)), (6, (4, 2)), (9, (6, 3)), (30, (20, 10))])
+async def test_lines_that_are_short_are_shared_in_proportion_to_the_plans(
+    make_dialer: MakeDialer, provider: ScriptedProvider, lines: int, expected: tuple[int, int]
+) -> None:
+    dialer, big, small = make_dialer(lines=lines), new_id(), new_id()
+    long_ago = utc_now() - timedelta(minutes=5)
+    await dialer.consume(
+        *(
+            a_request(org_id=big, to_e164=f"+91999000{n:04d}", max_concurrent_calls=20, requested_at=long_ago)
+            for n in range(40)
+        ),
+        *(a_request(org_id=small, to_e164=f"+91999100{n:04d}", max_concurrent_calls=10) for n in range(40)),
+    )
+    asked = Counter([one.org_id for _ in range(3) for one in await dialer.dial()])
+    assert (asked[big], asked[small]) == expected
+
+
+async def test_who_has_nothing_open_goes_before_a_large_plan_that_is_hardly_used(
+    make_dialer: MakeDialer, provider: ScriptedProvider
+) -> None:
+    dialer, big = make_dialer(lines=2), new_id()
+    long_ago = utc_now() - timedelta(minutes=5)
+    await dialer.consume(
+        *(
+            a_request(org_id=big, to_e164=f"+91999000{n:04d}", max_concurrent_calls=10_000, requested_at=long_ago)
+            for n in range(5)
+        )
+    )
+    await dialer.dial(1)
+    single = a_request(max_concurrent_calls=1)
+    await dialer.consume(single)
+    assert [one.call_id for one in await dialer.dial()] == [single.call_id]
+
+
 async def test_a_slot_is_given_back_by_every_end(make_dialer: MakeDialer, provider: ScriptedProvider) -> None:
     dialer = make_dialer(lines=1)
     requests = [a_request(to_e164=f"+91999000{n:04d}") for n in range(4)]

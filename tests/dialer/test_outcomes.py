@@ -56,6 +56,7 @@ REF = "boln_1"
 TALKED = replace(
     a_snapshot(Phase.COMPLETED, ref=REF),
     talked_sec=Decimal("141.2"),
+    cost_cents=7.25,
     updated_at=T0 + timedelta(seconds=200),
     transcript=(TranscriptTurn(role="agent", text="Namaste"),),
     recording_url="https://recordings.example/1",
@@ -153,6 +154,7 @@ def test_a_completed_call_is_told_whole() -> None:
     end = told[-1]
     assert isinstance(end, CallCompleted)
     assert end.duration_sec == 142, "a begun second is a second"
+    assert end.provider_cost_cents == 7.25
     assert end.artifacts == ("transcript", "recording")
     assert (end.ended_by, end.answered_by, end.llm_extracted_intent) == ("agent", "human", "demo_booked")
     assert end.terms == call.request.terms

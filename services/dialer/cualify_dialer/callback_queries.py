@@ -16,27 +16,60 @@ RETURNING body_sha256
 """
 
 WHOSE = """
-SELECT ref, execution_id, call_id, number
+SELECT ref, call_id, number, execution_id, state, started_at IS NOT NULL AS is_answered,
+       disconnected_at IS NOT NULL AS is_disconnected
 FROM attempts
 WHERE ref = ANY($1::text[]) OR execution_id = ANY($2::text[])
 """
+
+MAKE_DUE = """
+WITH hinted AS (
+    SELECT ref
+    FROM attempts
+    WHERE ref = ANY($1::text[]) AND state <> 'ended' AND look_up_at > $2::timestamptz
+    ORDER BY ref
+    FOR UPDATE
+)
+UPDATE attempts
+SET look_up_at = $2::timestamptz
+FROM hinted
+WHERE attempts.ref = hinted.ref
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """An attempt as it was a moment ago, unlocked."""
+
+    ref: str
+    call_id: UUID
+    number: int
+    execution_id: str | None
+    state: str
+    is_answered: bool
+    is_disconnected: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Whose:
     """To which attempts callbacks belong."""
 
-    by_ref: dict[str, tuple[UUID, int]]
-    by_execution: dict[str, tuple[UUID, int]]
+    by_ref: dict[str, Owner]
+    by_execution: dict[str, Owner]
 
 
 async def whose(connection: Connection, *, refs: Sequence[str], execution_ids: Sequence[str]) -> Whose:
     """Finds attempts by our references and by the provider's ids."""
-    rows = await connection.fetch(WHOSE, refs, execution_ids)
+    owners = [Owner(*row) for row in await connection.fetch(WHOSE, refs, execution_ids)]
     return Whose(
-        by_ref={row["ref"]: (row["call_id"], row["number"]) for row in rows},
-        by_execution={row["execution_id"]: (row["call_id"], row["number"]) for row in rows if row["execution_id"]},
+        by_ref={owner.ref: owner for owner in owners},
+        by_execution={owner.execution_id: owner for owner in owners if owner.execution_id},
     )
+
+
+async def make_due(connection: Connection, refs: Sequence[str], *, now: datetime) -> None:
+    """Has these attempts looked up now. It locks them in the order of all, and nothing else: alone in its transaction."""
+    await connection.execute(MAKE_DUE, refs, now)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,6 +139,7 @@ def ended(call: Call, end: End) -> CallCompleted | CallFailed:
         provider_execution_id=last.execution_id if last else None,
         answered_by=seen.answered_by if seen and end.status == "completed" else None,
         terms=call.request.terms,
+        provider_cost_cents=seen.cost_cents if seen else None,
         artifacts=_names(call, seen),
         llm_extracted_intent=_cut(seen.intent if seen else None, 200),
         llm_sentiment=_cut(seen.sentiment if seen else None, 64),

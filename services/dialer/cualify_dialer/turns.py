@@ -202,13 +202,13 @@ turns AS (
     FROM candidates
 ),
 allowed AS (
-    SELECT turns.*, row_number() OVER (PARTITION BY to_e164 ORDER BY turn, next_at, call_id) AS for_number
-    FROM turns
+    SELECT weighed.*, row_number() OVER (PARTITION BY to_e164 ORDER BY share, next_at, call_id) AS for_number
+    FROM (SELECT turns.*, (turn - 1)::float8 / org_lines AS share FROM turns) AS weighed
     WHERE is_busy OR turn <= org_lines
 ),
 chosen AS (
-    SELECT call_id, next_at, turn, is_busy, lines,
-           row_number() OVER (PARTITION BY provider, is_busy ORDER BY turn, next_at, call_id) AS place
+    SELECT call_id, next_at, share, is_busy, lines,
+           row_number() OVER (PARTITION BY provider, is_busy ORDER BY share, next_at, call_id) AS place
     FROM allowed
     WHERE is_busy OR for_number = 1
 )
@@ -217,7 +217,7 @@ FROM dial_jobs
 JOIN chosen ON chosen.call_id = dial_jobs.call_id
 WHERE dial_jobs.call_id = ANY(ARRAY(SELECT call_id FROM chosen WHERE place <= lines))
   AND dial_jobs.state = 'queued' AND chosen.place <= chosen.lines
-ORDER BY chosen.is_busy, chosen.turn, chosen.next_at, dial_jobs.call_id
+ORDER BY chosen.is_busy, chosen.share, chosen.next_at, dial_jobs.call_id
 LIMIT 2 * $2::integer
 FOR UPDATE OF dial_jobs SKIP LOCKED
 """
@@ -261,7 +261,9 @@ async def due_jobs(
     room: Mapping[str, int],
     org_lines: int,
 ) -> Turns:
-    """The next line goes to the org that has the fewest, whoever queued most or first, and within what each may have.
+    """The next line goes to the org that uses the smallest share of what its plan allows, whoever queued most or first.
+
+    So orgs get lines in proportion to their plans, and one that has nothing open goes before all that have something.
 
     `room` are the free lines of each provider that we know; a job of any other is due too, to be given up.
     """

@@ -118,6 +118,8 @@ class Snapshot:
     updated_at: datetime | None = None
     initiated_at: datetime | None = None
     talked_sec: Decimal = Decimal(0)
+    cost_cents: float | None = None
+    """What the provider charges us, in US cents, where it says so."""
     ended_by: str | None = None
     answered_by: str | None = None
     transcript: tuple[TranscriptTurn, ...] = ()

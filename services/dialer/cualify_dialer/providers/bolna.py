@@ -114,8 +114,11 @@ class Bolna:
         return await self._http.hang_up(f"{self._url}/call/{quote(execution_id, safe='')}/stop")
 
     def parse_callback(self, request: CallbackRequest) -> Callback:
-        """A callback's body is the execution itself, sometimes with a `cualify_event` of the agent's beside it."""
-        return snapshot_in(json_in(request.body)) or NotACall()
+        """A callback's body is the execution itself, sometimes with a `cualify_event` of the agent's beside it.
+
+        What was said is taken from the look-up, which ends the call, only.
+        """
+        return snapshot_in(json_in(request.body), with_transcript=False) or NotACall()
 
     async def _verdict(self, agent_id: str) -> Readiness:
         status, body = await self._http.get(f"{self._url}/v2/agent/{quote(agent_id, safe='')}")

@@ -47,6 +47,7 @@ TURN = re.compile(r"^(assistant|user):[ \t]?", re.MULTILINE | re.IGNORECASE)
 TURN_LIMIT_CHARS = 20_000
 TURNS_LIMIT = 5_000
 FACTS_LIMIT = 100
+COST_LIMIT_CENTS = 1_000_000
 ID_LIMIT_CHARS = 128
 
 
@@ -83,7 +84,7 @@ def listed(body: Any) -> Page | None:
     return Page(rows, has_more) if len(rows) == len(data) else None
 
 
-def snapshot_in(body: Any) -> Snapshot | None:
+def snapshot_in(body: Any, *, with_transcript: bool = True) -> Snapshot | None:
     """An execution, from a look-up or a callback; None if there is no id or status in it."""
     execution_id, status = execution_id_in(body), text_at(body, "status")
     if execution_id is None or status is None:
@@ -97,9 +98,10 @@ def snapshot_in(body: Any) -> Snapshot | None:
         updated_at=instant_at(body, "updated_at"),
         initiated_at=instant_at(body, "initiated_at"),
         talked_sec=_talked_sec(body),
+        cost_cents=_cost_cents(body),
         ended_by=_ended_by(body),
         answered_by=_answered_by(body),
-        transcript=turns_in(text_at(body, "transcript") or ""),
+        transcript=turns_in(text_at(body, "transcript") or "") if with_transcript else (),
         recording_url=_recording_url(body),
         intent=text_at(body, "extracted_data", "intent"),
         sentiment=text_at(body, "extracted_data", "sentiment"),
@@ -159,7 +161,7 @@ def at(body: Any, *path: str) -> Any:
 def text_at(body: Any, *path: str) -> str | None:
     """A text that is not empty, or a number as text."""
     value = at(body, *path)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     # PostgreSQL takes no NUL in a text.
     return value.replace("\x00", "").strip() or None if isinstance(value, str) else None
@@ -184,6 +186,15 @@ def _talked_sec(body: Any) -> Decimal:
         if found.is_finite() and 0 <= found <= 86_400:
             return found
     return Decimal(0)
+
+
+def _cost_cents(body: Any) -> float | None:
+    """`total_cost`, in US cents; 0 until the call is completed."""
+    try:
+        found = float(text_at(body, "total_cost") or "nan")
+    except ValueError:
+        return None
+    return found if 0 <= found <= COST_LIMIT_CENTS else None
 
 
 def _ended_by(body: Any) -> str | None:
