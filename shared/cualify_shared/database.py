@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -54,10 +54,10 @@ async def connect(dsn: str, *, application_name: str) -> DirectConnection:
     return connection
 
 
-async def create_pool(dsn: str, *, application_name: str, size: int) -> Pool:
+async def create_pool(dsn: str, *, application_name: str, size: int, settings: Mapping[str, str] | None = None) -> Pool:
     """A pool whose connections give up a statement after 30 s and an idle transaction after 15 s.
 
-    Waits up to 30 s for the server to be there.
+    `settings` are PostgreSQL's, for each of its sessions. Waits up to 30 s for the server to be there.
     """
     for attempt in range(60):
         try:
@@ -72,6 +72,7 @@ async def create_pool(dsn: str, *, application_name: str, size: int) -> Pool:
                     "statement_timeout": "30s",
                     "idle_in_transaction_session_timeout": "15s",
                     "jit": "off",
+                    **(settings or {}),
                 },
             )
         except Exception as error:

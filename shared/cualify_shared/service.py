@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -64,6 +64,8 @@ class Service(Generic[SettingsT]):
     package: str
     settings: type[SettingsT]
     parts: Callable[[Context[SettingsT]], Parts]
+    database_settings: Mapping[str, str] = field(default_factory=dict)
+    """PostgreSQL's, for each session of the pool."""
 
     def run(self) -> None:
         """Runs until SIGTERM or SIGINT. Exits with one line where the environment or the database forbids to start."""
@@ -85,7 +87,9 @@ class Service(Generic[SettingsT]):
         stop = asyncio.Event()
         _on_signals(stop)
         dsn = settings.database_url.get_secret_value()
-        pool = await create_pool(dsn, application_name=self.name, size=settings.database_pool_size)
+        pool = await create_pool(
+            dsn, application_name=self.name, size=settings.database_pool_size, settings=self.database_settings
+        )
         await migrate(dsn, package=self.package)
         relay = Relay(
             dsn=dsn,

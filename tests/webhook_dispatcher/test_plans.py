@@ -5,13 +5,20 @@ look alike, the plan was kept, and each row of a batch read everything that its 
 """
 
 import re
+from datetime import timedelta
 
 import pytest
 
+from cualify_shared.clock import now
 from cualify_shared.database import Pool
+from cualify_shared.ids import new_id
 from cualify_webhook_dispatcher import claims, queries
+from cualify_webhook_dispatcher.jobs import Notification
+from cualify_webhook_dispatcher.main import SERVICE
+from tests.webhook_dispatcher.conftest import Dispatcher
 
 PRIMARY_KEY, BY_CALL, BY_DUE = "an_event_goes_to_an_endpoint_once", "deliveries_in_order", "deliveries_due"
+ARRAYS = ("event_id", "org_id", "subject_id", "type", "sequence", "occurred_at", "body")
 
 
 @pytest.mark.parametrize(
@@ -40,3 +47,41 @@ async def test_a_hot_statement_finds_its_rows_by_the_right_index_without_statist
         assert index in plan, plan
     for index in unused:
         assert index not in plan, plan
+
+
+FILL = """
+INSERT INTO deliveries (event_id, endpoint_id, subject_id, sequence, state, behind, attempts, due_at, finished_at)
+SELECT gen_random_uuid(), $1, gen_random_uuid(), 1, 'delivered', false, 1, now(), now()
+FROM generate_series(1, $2::integer)
+"""
+
+
+async def test_statistics_from_when_there_was_one_delivery_make_no_batch_read_them_all(idle: Dispatcher) -> None:
+    pool, org_id, count = idle.pool, new_id(), 100
+    endpoint_id, _ = await idle.register(org_id, "http://127.0.0.1:9/")
+    await pool.execute("ALTER TABLE deliveries SET (autovacuum_enabled = false)")
+    await pool.execute(FILL, endpoint_id, 1)
+    await pool.execute("VACUUM ANALYZE deliveries")
+    await pool.execute("VACUUM ANALYZE endpoints")
+    await pool.execute(FILL, endpoint_id, 20_000)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        for setting, value in SERVICE.database_settings.items():
+            await connection.execute(f"SET LOCAL {setting} = {value}")
+        told = [
+            Notification(new_id(), org_id, new_id(), "call.completed", n, now(), b"{}") for n in range(1, count + 1)
+        ]
+        rows = await connection.fetch(
+            "EXPLAIN (ANALYZE, TIMING OFF) " + queries.INSERT_DELIVERIES,
+            *([getattr(one, name) for one in told] for name in ARRAYS),
+            [endpoint_id],
+            [1000],
+            1000,
+            timedelta(seconds=8),
+            new_id(),
+        )
+    plan = "\n".join(row[0] for row in rows)
+    read = [float(rows) * int(loops) for rows, loops in re.findall(r"actual rows=([\d.]+) loops=(\d+)", plan)]
+    passed_over = [int(n) for n in re.findall(r"Rows Removed by .*Filter: (\d+)", plan)]
+    assert max(read) <= 2 * count, plan
+    assert max(passed_over, default=0) <= 2 * count, plan

@@ -58,7 +58,14 @@ def parts(context: Context[DispatcherSettings]) -> Parts:
     )
 
 
-SERVICE = Service("webhook-dispatcher", package="cualify_webhook_dispatcher", settings=DispatcherSettings, parts=parts)
+SERVICE = Service(
+    "webhook-dispatcher",
+    package="cualify_webhook_dispatcher",
+    settings=DispatcherSettings,
+    parts=parts,
+    # A plan that was made while a table was small is kept; what it reads from end to end then is read in a burst too.
+    database_settings={"enable_seqscan": "off"},
+)
 
 if __name__ == "__main__":
     SERVICE.run()
