@@ -62,9 +62,9 @@ class Reduce:
 
     async def once(self) -> None:
         """One look."""
-        for row in await self._pool.fetch(reductions.FROZEN):
+        for org_id in await reductions.covered(self._pool):
             async with self._pool.acquire() as connection, connection.transaction():
-                await reductions.take_up(connection, row["org_id"])
+                await reductions.take_up(connection, org_id)
         due = await reductions.claim(self._pool, limit=AT_ONCE)
         await asyncio.gather(*(self.settle(one) for one in due))
 
