@@ -57,11 +57,11 @@ curl -X POST {url}/api/v1/calls \\
 Its webhooks are verified and shown below. See also:
   all calls     curl {url}/api/v1/calls -H "Authorization: Bearer {seeded.api_key}"
   the money     curl {url}/api/v1/ledger -H "Authorization: Bearer {seeded.api_key}"
+  as operator   .venv/bin/cualify --help
+  everything    {stack.settings.local_dir}/stack.json, logs in {stack.folder}
   a top-up      curl {url}/api/v1/wallet/top-ups -H "Authorization: Bearer {seeded.api_key}" \\
                      --json '{{"amount_paise": 118000}}'
                 and pay it, with its order_id: curl -X POST {stack.razorpay.url}/pay/order_…
-  as operator   .venv/bin/cualify --help
-  everything    {stack.settings.local_dir}/stack.json, logs in {stack.folder}
 Data lasts as long as this command. Ctrl-C stops it all.
 """
 
