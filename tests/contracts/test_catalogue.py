@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cualify_local.environment import MODULES, SERVICES, Addresses, Secrets, programs
+from cualify_local.razorpay import LocalRazorpay
 from cualify_local.settings import StackSettings
 from cualify_shared.database import Pool
 from cualify_shared.events import EVENT_TYPES, TOPICS, type_of, types_on
@@ -35,6 +36,7 @@ async def parts_of(service: str, pool: Pool, tmp_path: Path, monkeypatch: pytest
         databases=dict.fromkeys(SERVICES, "postgresql://nowhere/"),
         kafka=kafka,
         logs=tmp_path,
+        razorpay=LocalRazorpay(),
         extra={},
     )[service].env
     for name, value in (environment or {}).items():

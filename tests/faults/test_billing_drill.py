@@ -1,4 +1,5 @@
-"""Thousands of completed calls through Kafka while billing is killed every few seconds: each is debited exactly once.
+"""Thousands of completed calls through Kafka while billing is killed every few seconds: each is debited exactly once,
+and an api that hears all that billing said ends with the same balances and nothing held.
 
 `DRILL_CALLS` sets how many (5,000; the full drill is 100,000), `KILL_EVERY_SEC` how often (2).
 """
@@ -14,6 +15,7 @@ from uuid import UUID, uuid4
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 
+from cualify_api.consume import on_wallet_events
 from cualify_billing.reconcile import differences
 from cualify_local import children
 from cualify_local.children import Program
@@ -23,6 +25,7 @@ from cualify_shared.events import Event, decode, encode
 from cualify_shared.events.create_topics import create_topics
 from cualify_shared.events.envelope import headers
 from cualify_shared.events.topics import CALL_EVENTS, WALLET_EVENTS
+from cualify_shared.events.wallet import WalletCredited
 from tests.billing.conftest import MakePool, ended, top_up
 from tests.support.databases import MakeDatabase
 from tests.support.platform import consumer
@@ -134,7 +137,9 @@ async def test_each_call_is_debited_once_while_billing_is_killed_every_few_secon
     print(f"\n{CALLS} calls, {int(CALLS * REPEATED)} of them told twice, billing killed {kills} times")
     assert kills >= 1, "a drill without a kill shows nothing"
     await each_is_debited_once(pool, events)
-    await every_debit_is_said_once_in_order(await events_said(kafka, prefix + WALLET_EVENTS.name))
+    said = await events_said(kafka, prefix + WALLET_EVENTS.name)
+    await every_debit_is_said_once_in_order(said)
+    await the_api_ends_where_billing_does(await pool_for(await database("cualify_api")), pool, events, said)
 
 
 async def each_is_debited_once(pool: Pool, events: list[Event]) -> None:
@@ -161,3 +166,45 @@ async def every_debit_is_said_once_in_order(said: list[Event]) -> None:
         assert ids.setdefault((event.key, event.sequence), event.id) == event.id
     assert all(sequences == list(range(1, len(sequences) + 1)) for sequences in firsts.values())
     assert sum(map(len, firsts.values())) == CALLS + len(ORGS)
+
+
+ORGS_AND_CALLS = """
+WITH org AS (
+    INSERT INTO orgs SELECT id, 'drill', now() FROM unnest($1::uuid[]) AS id
+), credit AS (
+    INSERT INTO org_credit (org_id) SELECT unnest($1::uuid[])
+), agent AS (
+    INSERT INTO agents SELECT id, id, 'drill', 'hi-IN', 300, 'bolna', 'drill', now() FROM unnest($1::uuid[]) AS id
+)
+INSERT INTO calls (
+    id, org_id, agent_id, status, to_e164, language, metadata, key_prefix, request_id, created_at, latest_at,
+    rate_paise_per_sec, pulse_sec, max_duration_sec, hold_paise, provider, provider_call_id
+)
+SELECT id, org_id, org_id, 'queued', '+919812345678', 'hi-IN', '{}', 'drill', 'drill', now(), now(), 10, 1, 300, 3000,
+    'bolna', id::text
+FROM unnest($2::uuid[], $3::uuid[]) AS c (id, org_id)
+"""
+HOLD = """
+UPDATE org_credit AS c
+SET held = (SELECT coalesce(sum(hold_paise), 0) FROM calls WHERE calls.org_id = c.org_id)
+"""
+
+
+async def the_api_ends_where_billing_does(api: Pool, books: Pool, events: list[Event], said: list[Event]) -> None:
+    """All that billing said, repeats included, folded into an api in which the same calls were open."""
+    await api.execute(ORGS_AND_CALLS, ORGS, [event.key for event in events], [event.org_id for event in events])
+    await fold(api, [event for event in said if isinstance(event.data, WalletCredited)])
+    await api.execute(HOLD)
+    await fold(api, said)
+    views = await api.fetch("SELECT org_id, granted, held FROM org_credit")
+    wallets = await books.fetch("SELECT org_id, balance_paise FROM accounts WHERE kind = 'wallet'")
+    assert {row["org_id"]: (row["granted"], row["held"]) for row in views} == {
+        row["org_id"]: (row["balance_paise"], 0) for row in wallets
+    }
+
+
+async def fold(api: Pool, said: list[Event]) -> None:
+    """As the api's reads do it, 500 at a time."""
+    for start in range(0, len(said), 500):
+        async with api.acquire() as connection, connection.transaction():
+            await on_wallet_events(connection, said[start : start + 500])

@@ -171,8 +171,8 @@ async def test_calls_and_refunds_at_once_never_spend_the_same_money(treasury: Tr
     done.set()
     assert await watching > 3
     left = await treasury.agree(org)
-    spent = await treasury.books.fetchval("SELECT sum(amount_paise) FROM transfers WHERE kind = 'call_debit'")
-    taken = await treasury.world.pool.fetchval("SELECT sum(amount_paise) FROM reductions WHERE status = 'posted'")
+    spent = await treasury.books.fetchval(SPENT)
+    taken = await treasury.world.pool.fetchval(TAKEN)
     assert (left, left >= 0) == (paid - spent - taken, True)
 
 
@@ -190,6 +190,8 @@ async def _never_promises_too_much(treasury: Treasury, org: Org, done: asyncio.E
     return looks
 
 
+SPENT = "SELECT coalesce(sum(amount_paise), 0)::bigint FROM transfers WHERE kind = 'call_debit'"
+TAKEN = "SELECT coalesce(sum(amount_paise), 0)::bigint FROM reductions WHERE status = 'posted'"
 PROMISED = "SELECT xmin::text, granted - held AS free_paise FROM org_credit WHERE org_id = $1"
 
 

@@ -20,6 +20,8 @@ from cualify_local.stack_file import StackFile
 from cualify_local.webhooks import register
 
 FINISHED_WITHIN_SEC = 60
+CREDITED_WITHIN_SEC = 15
+CUSTOMER_PAYS_PAISE = 1_180_00
 LOOK_EVERY_SEC = 0.1
 WIDE = 120
 """Columns of a terminal from which on a call's whole life fits in its row."""
@@ -89,6 +91,7 @@ async def demo(settings: StackSettings, console: Console) -> int:
                 file.write(stack, seeded)
             done = await _show(stack, seeded, calls, console)
             if done:
+                await _top_up(stack, seeded, console)
                 await _epilogue(stack, seeded, calls, receiver, console, seconds=time.monotonic() - begun)
             else:
                 _confess(stack, calls, console)
@@ -116,6 +119,29 @@ async def _show(stack: Stack, seeded: Seeded, calls: Sequence[Followed], console
         wide = console.width >= WIDE
         with Live(_table(calls, wide=wide), console=console, refresh_per_second=10) as live:
             return await _follow(http, url, calls, deadline, lambda _: live.update(_table(calls, wide=wide)))
+
+
+async def _top_up(stack: Stack, seeded: Seeded, console: Console) -> None:
+    """The customer pays: an order by the API, a payment at the stand-in for Razorpay, a line in the ledger."""
+    url, headers = stack.addresses.url(API), {"Authorization": f"Bearer {seeded.api_key}"}
+    async with aiohttp.ClientSession(headers=headers) as http, asyncio.timeout(CREDITED_WITHIN_SEC):
+        body = {"amount_paise": CUSTOMER_PAYS_PAISE}
+        async with http.post(f"{url}/api/v1/wallet/top-ups", json=body) as answer:
+            order = (await answer.json())["data"]
+        async with http.post(f"{stack.razorpay.url}/pay/{order['order_id']}") as answer:
+            payment = await answer.json()
+        while True:
+            async with http.get(f"{url}/api/v1/wallet") as answer:
+                balance_paise = (await answer.json())["data"]["balance_paise"]
+            if balance_paise > TOP_UP_PAISE:
+                break
+            await asyncio.sleep(LOOK_EVERY_SEC)
+    console.print(
+        f"\nThe customer tops up by Razorpay (a stand-in): {order['order_id']} → paid by {payment['payment_id']} → "
+        f"₹{CUSTOMER_PAYS_PAISE / 100:,.0f} credited: {balance_paise} paise",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 async def _place(http: aiohttp.ClientSession, url: str, seeded: Seeded, call: Followed) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cualify_local import children
 from cualify_local.children import Program
+from cualify_local.razorpay import LocalRazorpay
 from cualify_local.settings import StackSettings
 
 API, DIALER, BILLING, DISPATCHER, SIMULATOR = "api", "dialer", "billing", "webhook-dispatcher", "simulator"
@@ -70,10 +71,11 @@ def programs(
     databases: Mapping[str, str],
     kafka: Mapping[str, str],
     logs: Path,
+    razorpay: LocalRazorpay,
     extra: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Program]:
     """What to run, by name. `kafka` is the `KAFKA_…` part of the environment; `extra` adds to single services'."""
-    own = _own_environment(settings, addresses, secret)
+    own = _own_environment(settings, addresses, secret, razorpay)
     common = {
         "INTERNAL_TOKEN": secret.internal_token,
         "HOST": "127.0.0.1",
@@ -99,7 +101,9 @@ def programs(
     }
 
 
-def _own_environment(settings: StackSettings, at: Addresses, secret: Secrets) -> dict[str, dict[str, str]]:
+def _own_environment(
+    settings: StackSettings, at: Addresses, secret: Secrets, razorpay: LocalRazorpay
+) -> dict[str, dict[str, str]]:
     return {
         API: {
             "ADMIN_TOKEN": secret.admin_token,
@@ -122,7 +126,13 @@ def _own_environment(settings: StackSettings, at: Addresses, secret: Secrets) ->
             "BOLNA_CALLS_PER_SEC": "1000",
             "PUBLIC_URL": at.url(DIALER),
         },
-        BILLING: {"API_URL": at.url(API)},
+        BILLING: {
+            "API_URL": at.url(API),
+            "RAZORPAY_URL": razorpay.url,
+            "RAZORPAY_KEY_ID": razorpay.key_id,
+            "RAZORPAY_KEY_SECRET": razorpay.key_secret,
+            "RAZORPAY_WEBHOOK_SECRET": razorpay.webhook_secret,
+        },
         DISPATCHER: {"SECRETS_KEY": secret.secrets_key, "ALLOWED_NETWORKS": LOOPBACK},
         SIMULATOR: {
             "BOLNA_API_KEY": secret.bolna_api_key,

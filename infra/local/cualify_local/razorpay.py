@@ -1,4 +1,7 @@
-"""A stand-in for Razorpay that takes nobody's money: it keeps orders, pays them on demand, and signs its webhooks."""
+"""A stand-in for Razorpay that takes nobody's money: it keeps orders, pays them on demand, and signs its webhooks.
+
+`POST /pay/{order_id}` is the customer at the checkout: billing is told by both webhooks that Razorpay sends, once each.
+"""
 
 import hashlib
 import hmac
@@ -7,7 +10,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import encode_basic_auth, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, encode_basic_auth, web
 
 
 @dataclass(slots=True)
@@ -20,6 +23,8 @@ class LocalRazorpay:
     orders: dict[str, dict[str, Any]] = field(default_factory=dict)
     fail_next: int = 0
     lose_next_answer: bool = False
+    webhook_url: str = ""
+    """Where a payment at the checkout is told."""
     url: str = ""
     _runner: web.AppRunner | None = None
 
@@ -28,6 +33,7 @@ class LocalRazorpay:
         app = web.Application()
         app.router.add_post("/v1/orders", self._create)
         app.router.add_get("/v1/orders/{order_id}", self._show)
+        app.router.add_post("/pay/{order_id}", self._check_out)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -107,3 +113,20 @@ class LocalRazorpay:
         if order is None:
             return web.json_response({"error": {"code": "BAD_REQUEST_ERROR"}}, status=400)
         return web.json_response(order)
+
+    async def _check_out(self, request: web.Request) -> web.Response:
+        """The order is paid and billing told of it. A webhook that is refused is shown, and not sent again."""
+        order_id = request.match_info["order_id"]
+        if order_id not in self.orders:
+            return web.json_response({"error": {"code": "BAD_REQUEST_ERROR"}}, status=404)
+        payment = self.pay(order_id)
+        told: list[int] = []
+        async with ClientSession(timeout=ClientTimeout(total=10)) as http:
+            for body in (self.payment_captured(payment), self.order_paid(payment)):
+                headers = {"X-Razorpay-Signature": self.sign(body), "Content-Type": "application/json"}
+                try:
+                    async with http.post(self.webhook_url, data=body, headers=headers) as answer:
+                        told.append(answer.status)
+                except (ClientError, OSError, TimeoutError):
+                    told.append(0)
+        return web.json_response({"payment_id": payment["id"], "webhooks": told})

@@ -17,11 +17,12 @@ import aiohttp
 
 from cualify_local import children
 from cualify_local.children import Child, Program
-from cualify_local.environment import SERVICES, SIMULATOR, Addresses, Secrets, choose_ports, programs
+from cualify_local.environment import BILLING, SERVICES, SIMULATOR, Addresses, Secrets, choose_ports, programs
 from cualify_local.kafka.broker import Kafka
 from cualify_local.kafka.choose import start_kafka, stop_kafka
 from cualify_local.postgres import Postgres, create_databases, start_postgres, stop_postgres
 from cualify_local.postgres_files import remove_data
+from cualify_local.razorpay import LocalRazorpay
 from cualify_local.settings import Prefer, StackSettings
 from cualify_shared.events import TOPICS
 from cualify_shared.events.create_topics import create_topics
@@ -54,6 +55,7 @@ class Stack:
     kafka: Kafka | None = None
     extra_env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     secret: Secrets = field(default_factory=Secrets)
+    razorpay: LocalRazorpay = field(init=False, default_factory=LocalRazorpay)
     addresses: Addresses = field(init=False)
     databases: dict[str, str] = field(init=False, default_factory=dict)
     running: dict[str, Child] = field(init=False, default_factory=dict)
@@ -76,7 +78,7 @@ class Stack:
     async def _start(self) -> None:
         await asyncio.to_thread(_make_fresh, self.folder)
         self.addresses = choose_ports(self.settings)
-        await asyncio.gather(self._start_postgres(), self._start_kafka())
+        await asyncio.gather(self._start_postgres(), self._start_kafka(), self._start_razorpay())
         self.programs = programs(
             self.settings,
             addresses=self.addresses,
@@ -84,6 +86,7 @@ class Stack:
             databases=self.databases,
             kafka=self._kafka_environment(),
             logs=self.folder,
+            razorpay=self.razorpay,
             extra=self.extra_env,
         )
         self._exit.push_async_callback(self._stop_services)
@@ -104,6 +107,12 @@ class Stack:
             self._exit.callback(stop_postgres, self.postgres)
         self.databases = await create_databases(self.postgres.admin_url, SERVICES, prefix=self.prefix)
         self.say(f"PostgreSQL is ready, a database for each service ({time.monotonic() - begun:.1f} s)")
+
+    async def _start_razorpay(self) -> None:
+        """In this process: it lives as long as the stack."""
+        self.razorpay.webhook_url = f"{self.addresses.url(BILLING)}/webhooks/razorpay"
+        await self.razorpay.start()
+        self._exit.push_async_callback(self.razorpay.stop)
 
     async def _start_kafka(self) -> None:
         begun = time.monotonic()

@@ -64,6 +64,7 @@ def described(stack: Stack, seeded: Seeded) -> dict[str, Any]:
         "billing_url": at.url(BILLING),
         "webhook_dispatcher_url": at.url(DISPATCHER),
         "simulator_url": at.url(SIMULATOR),
+        "razorpay_url": stack.razorpay.url,
         "simulator_speed": stack.settings.simulator_speed,
         "kafka_bootstrap_servers": stack.kafka.bootstrap_servers,
         "kafka_kind": stack.kafka.kind,

@@ -60,6 +60,9 @@ Its webhooks are verified and shown below. See also:
   every route   {url}/docs
   as operator   .venv/bin/cualify --help
   everything    {stack.settings.local_dir}/stack.json, logs in {stack.folder}
+  a top-up      curl {url}/api/v1/wallet/top-ups -H "Authorization: Bearer {seeded.api_key}" \\
+                     --json '{{"amount_paise": 118000}}'
+                and pay it, with its order_id: curl -X POST {stack.razorpay.url}/pay/order_…
 Data lasts as long as this command. Ctrl-C stops it all.
 """
 

@@ -184,7 +184,12 @@ AGENT: Final = {
     "fallback_providers": [],
     "created_at": _AT,
 }
-WALLET: Final = {"balance_paise": 9_998_580, "held_paise": 3000, "available_paise": 9_995_580}
+WALLET: Final = {
+    "balance_paise": 9_998_580,
+    "held_paise": 3000,
+    "available_paise": 9_995_580,
+    "test": {"balance_paise": 0, "held_paise": 0, "available_paise": 0},
+}
 TOP_UP: Final = {"amount_paise": 118_000}
 ORDER: Final = {
     "order_id": "order_Nq3kXbVd0Yw1aZ",

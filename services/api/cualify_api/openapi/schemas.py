@@ -187,6 +187,7 @@ _WEBHOOK: Final[dict[str, Schema]] = {
     "created_at": INSTANT,
 }
 
+_WALLET: Final = {"balance_paise": PAISE, "held_paise": PAISE, "available_paise": PAISE}
 SCHEMAS: Final[dict[str, Schema]] = {
     "Error": answer(
         {
@@ -351,7 +352,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "created_at": INSTANT,
         }
     ),
-    "Wallet": answer({"balance_paise": PAISE, "held_paise": PAISE, "available_paise": PAISE}),
+    "Wallet": answer(
+        {
+            **_WALLET,
+            "test": {
+                **answer(_WALLET),
+                "description": "What test keys call on: always empty. Their calls hold nothing, cost nothing, and "
+                "stand in the ledger with 0 paise; no money can be put in.",
+            },
+        }
+    ),
     "TopUp": request(
         ("amount_paise",),
         {"amount_paise": {"type": "integer", "minimum": 100, "maximum": 1_000_000_000, "description": "At least ₹1."}},

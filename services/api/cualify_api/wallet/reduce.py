@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
 import structlog
+from prometheus_client import Counter
 
 from cualify_api.wallet import reductions
 from cualify_api.wallet.reductions import Reduction
@@ -15,6 +16,9 @@ from cualify_shared.database import Pool, is_passing
 from cualify_shared.waiting import until_set
 
 log = structlog.get_logger(__name__)
+ASKED = Counter(
+    "cualify_reductions_asked_total", "Times that billing was asked to lower a wallet, by its answer.", ["answer"]
+)
 LOOK_EVERY_SEC: Final = 1.0
 AT_ONCE: Final = 20
 
@@ -62,9 +66,9 @@ class Reduce:
 
     async def once(self) -> None:
         """One look."""
-        for row in await self._pool.fetch(reductions.FROZEN):
+        for org_id in await reductions.covered(self._pool):
             async with self._pool.acquire() as connection, connection.transaction():
-                await reductions.take_up(connection, row["org_id"])
+                await reductions.take_up(connection, org_id)
         due = await reductions.claim(self._pool, limit=AT_ONCE)
         await asyncio.gather(*(self.settle(one) for one in due))
 
@@ -74,6 +78,7 @@ class Reduce:
         answer = await self._ask(reduction)
         faults.point("api.reduction.answered")
         await self._record(reduction, answer)
+        ASKED.labels(type(answer).__name__).inc()
         level = log.error if isinstance(answer, Disputed) else log.info
         level("reduction_asked", reduction_id=reduction.id, org_id=str(reduction.org_id), answer=repr(answer))
 

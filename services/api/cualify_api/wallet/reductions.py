@@ -116,12 +116,19 @@ async def _add(connection: Connection, wanted: Wanted, status: Status) -> Reduct
     return None if row is None else Reduction(**row)
 
 
-FROZEN = """
-SELECT org_id
-FROM org_credit
-WHERE frozen
+COVERED = """
+SELECT DISTINCT r.org_id
+FROM reductions AS r
+JOIN org_credit AS c ON c.org_id = r.org_id
+WHERE r.status = 'waiting' AND r.amount_paise <= c.granted - c.held
 LIMIT 1000
 """
+
+
+async def covered(pool: Pool) -> list[UUID]:
+    """Orgs with a waiting chargeback that the released money covers by now."""
+    return [row["org_id"] for row in await pool.fetch(COVERED)]
+
 
 WAITING = """
 SELECT id, amount_paise
@@ -144,13 +151,13 @@ WHERE org_id = $1
 
 
 async def take_up(connection: Connection, org_id: UUID) -> int:
-    """Sets aside those waiting chargebacks that the released money covers, oldest first. Thaws after the last."""
+    """Sets aside those waiting chargebacks that the released money covers, the oldest first. Thaws after the last."""
     credit = (await terms.locked_credit(connection, [org_id]))[org_id]
     waiting = await connection.fetch(WAITING, org_id)
     free_paise, taken = available_paise(credit), 0
     for row in waiting:
         if row["amount_paise"] > free_paise:
-            break
+            continue
         free_paise -= row["amount_paise"]
         await connection.execute(TAKE_UP, row["id"])
         await terms.change_credit(connection, {org_id: (-row["amount_paise"], 0)})
