@@ -1,6 +1,7 @@
 """One contract for all providers: what each adapter makes of its provider's good and bad days, over real HTTP."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -39,7 +40,8 @@ from cualify_dialer.providers import (
     plivo,
     twilio,
 )
-from cualify_dialer.providers.says import fields_in
+from cualify_dialer.providers.http import Reply, understood
+from cualify_dialer.providers.says import fields_in, id_in
 from cualify_dialer.settings import DialerSettings
 from cualify_shared.clock import now as utc_now
 from cualify_simulator.app import build_app
@@ -357,7 +359,7 @@ async def test_a_request_that_would_break_the_contract_is_never_sent(
     assert await world.journal("create", "refused") == []
 
 
-async def test_exotel_is_told_never_to_ring_again(world: World) -> None:
+async def test_exotel_rings_again_by_itself_unless_it_is_told_not_to_as_it_always_is(world: World) -> None:
     key = {"Authorization": "Basic ZXhvdGVsLWtleTpleG90ZWwtdG9rZW4="}
     form = {
         "From": A_MINUTE,
@@ -366,8 +368,46 @@ async def test_exotel_is_told_never_to_ring_again(world: World) -> None:
         "StatusCallback": "http://127.0.0.1:9/x",
     }
     url = f"{world.simulator_url}/v1/Accounts/simulator/Calls/connect.json"
-    for broken in (form, {**form, "MaxRetries": "1"}, {**form, "MaxRetries": "0", "To": A_MINUTE}):
+    for broken in ({**form, "MaxRetries": "4"}, {**form, "MaxRetries": "0", "To": A_MINUTE}):
         async with world.http.post(url, data=broken, headers=key) as answer:
             assert answer.status == 400
-    assert len(await world.journal("refused")) == 3
-    assert exotel.Connect.model_fields["MaxRetries"].default == 0
+    assert len(await world.journal("refused")) == 2
+    for more in ({}, {"MaxRetries": "1"}):
+        async with world.http.post(url, data={**form, "From": "+919990000102", **more}, headers=key) as answer:
+            assert answer.status == 200
+    order = world.order("exotel", "+919990000102")
+    assert isinstance(await world.providers["exotel"].dial(order), Accepted)
+
+    async def all_over() -> bool:
+        return len(await world.journal("ended")) == 3
+
+    await world.until(all_over)
+    rings = Counter(entry["execution_id"] for entry in await world.journal("ring"))
+    (ours,) = {entry["execution_id"] for entry in await world.journal("ring") if entry["cualify_ref"] == order.ref}
+    assert (sorted(rings.values()), rings[ours]) == ([1, 2, 4], 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "retry_after", "expected"),
+    [
+        (200, {"Call": {"Sid": "x"}}, None, Accepted("x")),
+        (200, None, None, Unknown("200 without an id")),
+        (201, {"message": "call fired"}, None, Unknown("201 without an id")),
+        (401, {"RestException": {"Status": 401, "Message": "Authenticate"}}, None, Refused("401: Authenticate")),
+        (402, {"RestException": {"Status": 402, "Message": "balance"}}, None, Refused("402: balance")),
+        (403, {"RestException": {"Status": 403, "Message": "KYC", "Code": 7}}, None, Refused("403: KYC")),
+        (400, {"code": 21211, "message": "Invalid 'To'", "status": 400}, None, Refused("400: Invalid 'To'")),
+        (400, {"api_id": "1", "error": "to is missing"}, None, Refused("400: to is missing")),
+        (429, {"code": 20429, "message": "Too many"}, None, Throttled(None)),
+        (429, {"RestException": {"Status": 429}}, "30", Throttled(30.0)),
+        (409, {"RestException": {"Status": 409}}, None, Unknown("answered 409")),
+        (500, {"RestException": {"Status": 500, "Message": "no route"}}, None, Unknown("answered 500")),
+        (500, {"code": 20500, "message": "Internal"}, None, Unknown("answered 500")),
+        (504, None, None, Unknown("answered 504")),
+    ],
+)
+def test_an_answer_proves_no_more_than_it_says(
+    status: int, body: Any, retry_after: str | None, expected: object
+) -> None:
+    said = understood(Reply(status, body, retry_after), lambda found: id_in((found or {}).get("Call"), "Sid"))
+    assert said == expected

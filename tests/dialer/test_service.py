@@ -159,6 +159,15 @@ async def test_a_wrong_token_or_provider_is_told_nothing_and_a_body_has_a_limit(
     assert await running.pool.fetchval("SELECT count(*) FROM provider_events") == 1
 
 
+async def test_only_a_post_is_a_callback_and_everything_else_goes_to_the_router(running: Running) -> None:
+    async with running.http.get(f"{running.url}/callbacks/bolna/{TOKEN}") as answer:
+        assert answer.status == 405
+    for path in ("/callbacks", "/callbacks/", f"/callbacks/bolna/{TOKEN}/boln_1/more", "/elsewhere"):
+        async with running.http.post(f"{running.url}{path}", data=b"{}") as answer:
+            assert answer.status == 404, path
+    assert await running.pool.fetchval("SELECT count(*) FROM provider_events") == 0
+
+
 async def test_an_attempts_own_address_lets_only_that_attempt_speak(running: Running) -> None:
     urls = CallbackUrls(public_url=running.url, token=TOKEN)
     good = urls.of("bolna", "boln_1")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cualify_simulator.agents import IST
 from tests.simulator.world import World, simulated, until
 
 NOBODY = "123e4567-e89b-42d3-a456-426614174000"
@@ -173,7 +174,7 @@ async def test_a_queued_row_does_not_even_name_the_callee() -> None:
 
 
 async def test_pages_hold_every_row_newest_first() -> None:
-    async with simulated(simulator_speed=1) as world:
+    async with simulated(simulator_speed=0.01) as world:
         made = [await world.placed("+919812345600", ref=f"boln_{number}") for number in range(7)]
         pages = [await listed(world, page_size="3", page_number=str(number)) for number in (1, 2, 3, 4)]
         assert [[row["id"] for row in page["data"]] for page in pages] == [
@@ -184,6 +185,54 @@ async def test_pages_hold_every_row_newest_first() -> None:
         ]
         assert [page["has_more"] for page in pages] == [True, True, False, False]
         assert {page["total"] for page in pages} == {7}
+
+
+async def test_rows_move_between_pages_while_one_reads() -> None:
+    async with simulated(simulator_speed=0.01) as world:
+        first, second, third = [await world.placed("+919812345600", ref=f"boln_{number}") for number in range(3)]
+        page = await listed(world, page_size="2")
+        assert [row["id"] for row in page["data"]] == [third, second]
+        await world.ask("POST", f"/call/{first}/stop")
+        page = await listed(world, page_size="2", page_number="2")
+        assert [row["id"] for row in page["data"]] == [second], "the one that was to come has gone to the first page"
+
+
+async def test_a_call_outside_the_agents_hours_is_rescheduled_and_dialed_later() -> None:
+    hour = datetime.now(IST).hour
+    closed = (
+        {"call_start_hour": (hour + 1) % 24, "call_end_hour": min(hour + 2, 23)}
+        if hour < 23
+        else {
+            "call_start_hour": 0,
+            "call_end_hour": 1,
+        }
+    )
+    async with simulated(simulator_speed=20_000) as world:
+        agent_id = await world.make_agent(calling_guardrails=closed)
+        execution_id = await world.placed("+919990000101", agent_id=agent_id)
+        await world.receiver.until_status("busy")
+        assert "rescheduled" in world.receiver.statuses()
+        assert [entry["execution_id"] for entry in await world.journal("ring")] == [execution_id]
+
+
+async def test_a_rescheduled_call_can_be_stopped_and_the_hours_be_passed_over() -> None:
+    closed = {"call_start_hour": 12, "call_end_hour": 12}
+    async with simulated(simulator_speed=1) as world:
+        agent_id = await world.make_agent(calling_guardrails=closed)
+        execution_id = await world.placed("+919990000101", agent_id=agent_id)
+        shown = await world.execution(execution_id)
+        assert (shown["status"], shown["initiated_at"]) == ("rescheduled", None)
+        assert (await world.ask("POST", f"/call/{execution_id}/stop"))[0] == 200
+        body = {"agent_id": agent_id, "recipient_phone_number": "+919990000101", "bypass_call_guardrails": True}
+        _, placed = await world.ask("POST", "/call", json=body)
+        assert (await world.execution(placed["execution_id"]))["status"] == "queued"
+
+
+@pytest.mark.parametrize("guardrails", [[], {"call_start_hour": 9}, {"call_start_hour": 9, "call_end_hour": 24}])
+async def test_hours_that_make_no_sense_are_refused(guardrails: object) -> None:
+    async with simulated() as world:
+        config = {"agent_name": "Asha", "calling_guardrails": guardrails}
+        assert (await world.ask("POST", "/v2/agent", json={"agent_config": config}))[0] == 422
 
 
 async def test_a_list_knows_only_its_agent_and_its_window() -> None:

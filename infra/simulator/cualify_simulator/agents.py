@@ -1,8 +1,8 @@
 """Agents: where callbacks go, and how long a conversation may last. The rest of the body is kept and given back."""
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, TypeAlias
+from datetime import datetime, timedelta, timezone
+from typing import Any, TypeAlias, TypeGuard
 from uuid import UUID, uuid4
 
 from cualify_simulator.refusals import Refusal, bad_field, malformed
@@ -12,6 +12,8 @@ Json: TypeAlias = dict[str, Any]
 
 DEFAULT_CALL_TERMINATE_SEC = 300.0
 AGENTS_LIMIT = 10_000
+IST = timezone(timedelta(hours=5, minutes=30))
+"""Where all our callees live: `calling_guardrails` are in their local time."""
 
 
 @dataclass(slots=True, eq=False)
@@ -22,6 +24,8 @@ class Agent:
     body: Json
     webhook_url: str | None
     call_terminate_sec: float
+    hours: tuple[int, int] | None = None
+    """From which hour of the day to which it may call; a call at another hour is `rescheduled`."""
 
 
 class Agents:
@@ -42,6 +46,7 @@ class Agents:
             body=body,
             webhook_url=_webhook_url(config),
             call_terminate_sec=_call_terminate_sec(body),
+            hours=_hours(config),
         )
         self._by_id[agent.id] = agent
         return agent
@@ -56,8 +61,20 @@ class Agents:
             raise Refusal(422, bad_field("agent_config", "Input should be a valid dictionary"))
         merged = {**agent.body, **body, "agent_config": {**agent.body["agent_config"], **changes}}
         webhook_url, call_terminate_sec = _webhook_url(merged["agent_config"]), _call_terminate_sec(merged)
+        hours = _hours(merged["agent_config"])
         agent.body, agent.updated_at = merged, at
-        agent.webhook_url, agent.call_terminate_sec = webhook_url, call_terminate_sec
+        agent.webhook_url, agent.call_terminate_sec, agent.hours = webhook_url, call_terminate_sec, hours
+
+
+def opening_of(agent: Agent, now: datetime) -> datetime | None:
+    """When the agent may call again; None if it may now."""
+    if agent.hours is None:
+        return None
+    (start, end), local = agent.hours, now.astimezone(IST)
+    if start <= local.hour < end:
+        return None
+    opening = local.replace(hour=start, minute=0, second=0, microsecond=0)
+    return opening if opening > local else opening + timedelta(days=1)
 
 
 def render_agent(agent: Agent) -> Json:
@@ -87,6 +104,21 @@ def _webhook_url(config: Json) -> str | None:
     if not isinstance(url, str) or not _is_http(url):
         raise Refusal(422, bad_field("agent_config.webhook_url", "Input should be a valid URL"))
     return url
+
+
+def _hours(config: Json) -> tuple[int, int] | None:
+    guardrails = config.get("calling_guardrails")
+    if guardrails is None:
+        return None
+    if isinstance(guardrails, dict):
+        start, end = guardrails.get("call_start_hour"), guardrails.get("call_end_hour")
+        if _is_hour(start) and _is_hour(end):
+            return start, end
+    raise Refusal(422, bad_field("agent_config.calling_guardrails", "Input should be two hours from 0 to 23"))
+
+
+def _is_hour(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 23
 
 
 def _is_http(url: str) -> bool:

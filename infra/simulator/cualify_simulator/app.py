@@ -19,6 +19,7 @@ from cualify_simulator.plivo import Plivo
 from cualify_simulator.refusals import Refusal, bad_field, reason_of
 from cualify_simulator.settings import Settings
 from cualify_simulator.twilio import Twilio
+from cualify_simulator.workflows import Workflows
 
 BODY_LIMIT_BYTES = 1 << 20
 OPEN_PATHS = ("/healthz", "/journal", "/rings", "/recordings/", "/admin/")
@@ -35,7 +36,8 @@ def build_app(settings: Settings) -> web.Application:
 
     app = web.Application(middlewares=[_door(settings, journal)], client_max_size=BODY_LIMIT_BYTES)
     faults = Faults()
-    app.add_routes(Bolna(settings, clock, journal, book, exchange, faults).routes())
+    bolna = Bolna(settings, clock, journal, book, exchange, faults)
+    app.add_routes([*bolna.routes(), *Workflows(bolna).routes()])
     for carrier in (Exotel, Twilio, Plivo):
         app.add_routes(carrier(settings, clock, journal, book, exchange, faults).routes())
     app.add_routes(Oracle(journal, book, postman, faults).routes())

@@ -1,12 +1,13 @@
 """The Bolna routes, as documented; every one demands the bearer key."""
 
 import asyncio
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
-from cualify_simulator.agents import Agent, Agents, render_agent
+from cualify_simulator.agents import Agent, Agents, opening_of, render_agent
 from cualify_simulator.book import Book, shown_until
 from cualify_simulator.callbacks import first_tried
 from cualify_simulator.clock import Clock
@@ -57,15 +58,22 @@ class Bolna:
     async def place_call(self, request: web.Request) -> web.Response:
         body = read_object(request.content_type, await request.read())
         order = read_call(body, self._clock.now())
+        execution = self.taken_on(request, order)
+        told = {"message": "done", "status": "queued", "execution_id": execution.id}
+        return await self.answered(request, execution, told)
+
+    def now(self) -> datetime:
+        return self._clock.now()
+
+    def taken_on(self, request: web.Request, order: CallOrder) -> Execution:
+        """Lets a call in, or raises `Refusal`: then nothing will ring."""
         agent = self._agents.get(order.agent_id)
         if agent is None:
             raise _refused(404, error(404, "Agent not found"), order)
         life = self._faults.life_of(order.to_e164)
         self._admit(order, life)
-        execution = self._exchange.place(order, agent, life, recordings_url=_recordings_url(request))
-        if life.callbacks is Callbacks.TWICE_REORDERED:
-            await first_tried(execution.mailbox, within_sec=EARLY_CALLBACK_WITHIN_SEC)
-        return await self._answer(request, life.answer, execution)
+        opens_at = None if order.bypasses_guardrails else opening_of(agent, self._clock.now())
+        return self._exchange.place(order, agent, life, recordings_url=_recordings_url(request), opens_at=opens_at)
 
     async def stop_call(self, request: web.Request) -> web.Response:
         execution = self._execution(request)
@@ -135,9 +143,11 @@ class Bolna:
         self._journal.note(Kind.THROTTLED, to_e164=order.to_e164, cualify_ref=order.cualify_ref, answer="429")
         return Refusal(429, error(429, "Rate limit exceeded"), noted=False, headers=headers)
 
-    async def _answer(self, request: web.Request, how: Answer, execution: Execution) -> web.Response:
+    async def answered(self, request: web.Request, execution: Execution, told: dict[str, Any]) -> web.Response:
         """The execution exists and will ring, however badly this goes."""
-        match how:
+        if execution.life.callbacks is Callbacks.TWICE_REORDERED:
+            await first_tried(execution.mailbox, within_sec=EARLY_CALLBACK_WITHIN_SEC)
+        match execution.life.answer:
             case Answer.SERVER_ERROR:
                 return answer(error(500, "Internal server error"), status=500)
             case Answer.DROPPED:
@@ -146,10 +156,10 @@ class Bolna:
                 return web.Response(text="done", content_type="text/plain")
             case Answer.LATE:
                 await asyncio.sleep(self._settings.client_timeout_sec * LATE_FACTOR)
-        return answer({"message": "done", "status": "queued", "execution_id": execution.id})
+        return answer(told)
 
     def _found(self, agent: Agent, query: ListQuery) -> list[Execution]:
-        """Newest first: rows move to later pages while new calls come in."""
+        """By what happened last, newest first: rows move between pages as calls come in and go on."""
         lag_sec = self._clock.real_sec(self._settings.simulator_list_lag_sec)
         found = self._book.of_agent(
             agent.id,
@@ -162,6 +172,7 @@ class Bolna:
         if query.answered_by_voice_mail is not None:
             found = [one for one in found if one.by_voicemail is query.answered_by_voice_mail]
         found.reverse()
+        found.sort(key=lambda one: one.updated_at, reverse=True)
         return found
 
     def _execution(self, request: web.Request) -> Execution:

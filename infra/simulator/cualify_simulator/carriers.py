@@ -1,7 +1,7 @@
 """What Exotel, Twilio and Plivo have in common: each takes a call in, answers as its life has it, and tells by itself.
 
 The same table of numbers decides a call's life; each of the three shows it in its own words. What is sent is taken in
-strictly: a field that is not known or not there, a wrong content type, a redial that is on, is refused and noted.
+strictly: a field that is not known or not there, a wrong content type, is refused and noted.
 """
 
 import asyncio
@@ -50,6 +50,7 @@ class Wanted:
     callback_url: str
     ref: str | None
     time_limit_sec: float
+    redials: int = 0
 
 
 class Carrier:
@@ -122,6 +123,7 @@ class Carrier:
             mailbox=mailbox_for(life.callbacks, execution_id, to_e164=wanted.to_e164, cualify_ref=wanted.ref),
             call_terminate_sec=wanted.time_limit_sec,
             callback_url=wanted.callback_url,
+            redials_left=wanted.redials,
         )
         self._exchange.take_on(execution, self)
         return execution, life.answer

@@ -6,6 +6,7 @@ exactly where the journal gets its `ring`.
 
 from collections import deque
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Protocol, assert_never
 from uuid import uuid4
 
@@ -88,11 +89,16 @@ class Exchange:
     def is_full(self) -> bool:
         return self._not_yet_dialed >= QUEUE_LIMIT
 
-    def place(self, order: CallOrder, agent: Agent, life: Life, *, recordings_url: str) -> Execution:
+    def place(
+        self, order: CallOrder, agent: Agent, life: Life, *, recordings_url: str, opens_at: datetime | None = None
+    ) -> Execution:
+        """Takes a call in; one that was wanted for later, or may only be made later, waits for that time."""
         execution = self._make(order, agent, life, recordings_url)
+        if opens_at is not None and order.scheduled_at is None:
+            execution.status, execution.scheduled_at = "rescheduled", opens_at
         wait_sec = QUEUED_SEC
-        if order.scheduled_at:
-            wait_sec = (order.scheduled_at - execution.created_at).total_seconds()
+        if execution.scheduled_at:
+            wait_sec = (execution.scheduled_at - execution.created_at).total_seconds()
         self._begin(execution, wait_sec=wait_sec)
         return execution
 
@@ -173,10 +179,20 @@ class Exchange:
         """Takes one step and sets the timer for the next; none beyond an end that the client made."""
         if journey.execution.is_over:
             return
+        if self._rings_again(journey.execution, journey.steps[index]):
+            self._set_out(journey.execution)
+            return
         self._take(journey.execution, journey.steps[index])
         if index + 1 < len(journey.steps):
             next_at = journey.dialed_at_sec + journey.steps[index + 1].at_sec
             self._clock.at(next_at, self._walk, journey, index + 1)
+
+    def _rings_again(self, execution: Execution, step: Step) -> bool:
+        """Instead of this end: what the provider does by itself unless it is told not to."""
+        if execution.redials_left == 0 or not isinstance(step, Reach) or step.status not in ("no-answer", "failed"):
+            return False
+        execution.redials_left -= 1
+        return True
 
     def _take(self, execution: Execution, step: Step) -> None:
         match step:

@@ -19,7 +19,7 @@ PROVIDER: Final = "exotel"
 CENTS_PER_SEC: Final = 0.1
 COST_SHARES: Final = {"llm": 0.1, "network": 0.3, "platform": 0.4, "synthesizer": 0.1, "transcriber": 0.1}
 
-NOT_YET_DIALED: Final = frozenset({"queued", "scheduled"})
+NOT_YET_DIALED: Final = frozenset({"queued", "scheduled", "rescheduled"})
 UNDIALED: Final = NOT_YET_DIALED | {"stopped", "balance-low"}
 TERMINAL: Final = frozenset({"completed", "no-answer", "busy", "failed", "canceled", "stopped", "error", "balance-low"})
 
@@ -51,6 +51,8 @@ class Execution:
     holds_line: bool = False
     has_rung: bool = False
     told: tuple[ToldFact, ...] = ()
+    redials_left: int = 0
+    """How often the provider rings again by itself where nobody was reached."""
     callback_url: str | None = None
     """Where a provider with one address a call posts to; Bolna's agents have their own."""
     answered_at: datetime | None = None

@@ -44,8 +44,11 @@ class Exotel(Carrier):
         "canceled": "canceled",
         "quantum-leap": "quantum-leap",
     }
-    CONNECT: Final = frozenset({"From", "CallerId", "Url", "MaxRetries", "StatusCallback"})
+    REDIALS: Final = "3"
+    """Its `MaxRetries` where the request does not name one."""
+    CONNECT: Final = frozenset({"From", "CallerId", "Url", "StatusCallback"})
     MAY_CONNECT: Final = CONNECT | {
+        "MaxRetries",
         "CallType",
         "TimeLimit",
         "TimeOut",
@@ -170,8 +173,9 @@ class Exotel(Carrier):
         demand(self, form, must=self.CONNECT, may=self.MAY_CONNECT)
         if "To" in form:
             raise self.refusal(400, "Url and To exclude each other (34001)")
-        if form["MaxRetries"] != "0":
-            raise self.refusal(400, "MaxRetries must be 0: a provider that redials rings people twice")
+        redials = form.get("MaxRetries", self.REDIALS)
+        if redials not in ("0", "1", "2", "3"):
+            raise self.refusal(400, "MaxRetries must be 0 to 3")
         app = re.fullmatch(rf"https?://[^/]+/{re.escape(self.account)}/exoml/start_voice/([^/]+)", form["Url"])
         if app is None or not E164.fullmatch(form["From"]) or not URL.fullmatch(form["StatusCallback"]):
             raise self.refusal(400, "From, Url or StatusCallback is malformed")
@@ -182,4 +186,5 @@ class Exotel(Carrier):
             callback_url=form["StatusCallback"],
             ref=form.get("CustomField") or last_of(form["StatusCallback"]),
             time_limit_sec=float(whole(self, form, "TimeLimit", most=14_400)),
+            redials=int(redials),
         )

@@ -72,6 +72,7 @@ class CallOrder:
     user_data: Json | None
     cualify_ref: str | None
     scheduled_at: datetime | None
+    bypasses_guardrails: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +159,7 @@ def _order(call: CallBody, *, gives_user_data: bool, now: datetime) -> CallOrder
         user_data=call.user_data if gives_user_data else None,
         cualify_ref=_ref_in(call.user_data),
         scheduled_at=_scheduled_at(call.scheduled_at, now) if call.scheduled_at else None,
+        bypasses_guardrails=call.bypass_call_guardrails,
     )
 
 

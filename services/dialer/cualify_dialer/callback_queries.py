@@ -68,7 +68,7 @@ async def whose(connection: Connection, *, refs: Sequence[str], execution_ids: S
 
 
 async def make_due(connection: Connection, refs: Sequence[str], *, now: datetime) -> None:
-    """Has these attempts looked up now. Alone in its transaction, it locks them in the order of all."""
+    """Has these attempts looked up now. Alone in its transaction: it locks them in the order of all, and no job."""
     await connection.execute(MAKE_DUE, refs, now)
 
 

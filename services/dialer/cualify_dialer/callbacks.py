@@ -126,18 +126,21 @@ class Callbacks:
 
     async def on_callback(self, scope: Scope, receive: Receive) -> Response | None:
         """None, which is a bare 200, after the COMMIT; 404 to whoever does not know the token; 503: send it again."""
-        name, _, rest = scope["path"][len(PREFIX) :].partition("/")
-        token, has_ref, ref = rest.partition("/")
-        request = self._let_in(scope, name=name, token=token, ref=ref if has_ref else None)
-        if request is None:
+        path: str = scope["path"]
+        name, _, rest = path[len(PREFIX) :].partition("/")
+        token, has_ref, its_ref = rest.partition("/")
+        ref = its_ref if has_ref else None
+        if not self._lets_in(scope, name=name, token=token, ref=ref):
             return self._unheard(name if name in self._providers else "unknown")
         if scope["method"] != "POST":
             return problem(405, "invalid_request", "a callback is a POST")
         body = await _body(receive)
         if body is None:
             return problem(413, "payload_too_large", f"a callback has at most {BODY_LIMIT_BYTES} bytes")
+        query = scope["query_string"].decode("latin-1")
+        url = self._urls.as_given(f"{path}?{query}" if query else path)
         try:
-            heard = await self.take(name, replace(request, body=body))
+            heard = await self.take(name, CallbackRequest(url=url, ref=ref, headers=Headers(scope=scope), body=body))
         except Overloaded:
             return problem(503, "unavailable", "too much is waiting; send it again")
         except Exception as error:
@@ -146,16 +149,11 @@ class Callbacks:
             return problem(503, "unavailable", "the database is away; send it again")
         return self._unheard(name) if heard is None else None
 
-    def _let_in(self, scope: Scope, *, name: str, token: str, ref: str | None) -> CallbackRequest | None:
-        """The request, yet without its body; None if whoever sends it must not speak."""
+    def _lets_in(self, scope: Scope, *, name: str, token: str, ref: str | None) -> bool:
         if name not in self._providers or not self._urls.may_speak(provider=name, token=token, ref=ref):
-            return None
+            return False
         guard = self._guards.get(name)
-        if guard is not None and not guard.lets_pass(Request(scope)):
-            return None
-        query = scope["query_string"].decode("latin-1")
-        path = f"{scope['path']}?{query}" if query else scope["path"]
-        return CallbackRequest(url=self._urls.as_given(path), ref=ref, headers=Headers(scope=scope), body=b"")
+        return guard is None or guard.lets_pass(Request(scope))
 
     async def take(self, provider: str, request: CallbackRequest) -> bool | None:
         """Returns after the COMMIT whether it was about a call of ours; None at once if it is forged."""

@@ -31,7 +31,14 @@ from cualify_dialer.providers import (
     Unfit,
     Unreadable,
 )
-from cualify_dialer.providers.bolna_says import ListedRow, execution_id_in, listed, redials_by_itself, snapshot_in
+from cualify_dialer.providers.bolna_says import (
+    ListedRow,
+    execution_id_in,
+    heard_in,
+    listed,
+    redials_by_itself,
+    snapshot_in,
+)
 from cualify_dialer.providers.http import JSON, Http, json_in
 from cualify_shared.clock import now as utc_now, rfc3339
 from cualify_shared.events.call import E164
@@ -116,9 +123,9 @@ class Bolna:
     def parse_callback(self, request: CallbackRequest) -> Callback:
         """A callback's body is the execution itself, sometimes with a `cualify_event` of the agent's beside it.
 
-        What was said is taken from the look-up, which ends the call, only.
+        What is needed of it is where the call stands: how it ended is taken from the look-up only.
         """
-        return snapshot_in(json_in(request.body), with_transcript=False) or NotACall()
+        return heard_in(json_in(request.body)) or NotACall()
 
     async def _verdict(self, agent_id: str) -> Readiness:
         status, body = await self._http.get(f"{self._url}/v2/agent/{quote(agent_id, safe='')}")

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -84,8 +84,8 @@ def listed(body: Any) -> Page | None:
     return Page(rows, has_more) if len(rows) == len(data) else None
 
 
-def snapshot_in(body: Any, *, with_transcript: bool = True) -> Snapshot | None:
-    """An execution, from a look-up or a callback; None if there is no id or status in it."""
+def heard_in(body: Any) -> Snapshot | None:
+    """Where an execution stands, and what its agent told; None if there is no id or status in it."""
     execution_id, status = execution_id_in(body), text_at(body, "status")
     if execution_id is None or status is None:
         return None
@@ -94,19 +94,29 @@ def snapshot_in(body: Any, *, with_transcript: bool = True) -> Snapshot | None:
         ref=text_at(body, "context_details", "recipient_data", "cualify_ref"),
         phase=PHASES.get(status.lower().replace("_", "-"), Phase.UNHEARD_OF),
         status=status[:64],
-        created_at=instant_at(body, "created_at"),
         updated_at=instant_at(body, "updated_at"),
+        facts=_facts(body),
+    )
+
+
+def snapshot_in(body: Any) -> Snapshot | None:
+    """All that is said of an execution; None if there is no id or status in it."""
+    heard = heard_in(body)
+    if heard is None:
+        return None
+    return replace(
+        heard,
+        created_at=instant_at(body, "created_at"),
         initiated_at=instant_at(body, "initiated_at"),
         talked_sec=_talked_sec(body),
         cost_cents=_cost_cents(body),
         ended_by=_ended_by(body),
         answered_by=_answered_by(body),
-        transcript=turns_in(text_at(body, "transcript") or "") if with_transcript else (),
+        transcript=turns_in(text_at(body, "transcript") or ""),
         recording_url=_recording_url(body),
         intent=text_at(body, "extracted_data", "intent"),
         sentiment=text_at(body, "extracted_data", "sentiment"),
         outcome=text_at(body, "extracted_data", "outcome"),
-        facts=_facts(body),
     )
 
 

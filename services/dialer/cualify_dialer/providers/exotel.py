@@ -7,8 +7,7 @@ and time, among calls that belong to none of our other attempts.
 """
 
 from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
@@ -18,21 +17,26 @@ from cualify_dialer.providers import (
     Answer,
     Callback,
     CallbackRequest,
-    Found,
     HangUp,
     LookUp,
-    Missing,
     NotACall,
     Order,
     Phase,
-    Readiness,
-    Ready,
     Refused,
     Snapshot,
     Unclear,
 )
+from cualify_dialer.providers.carrier import (
+    ACCEPTED_WITHIN,
+    CLOCKS_DIFFER_BY,
+    LONGEST_SEC,
+    RING_SEC,
+    CallbackUrl,
+    Carrier,
+    first_of,
+)
 from cualify_dialer.providers.http import FORM, Http
-from cualify_dialer.providers.says import fields_in, id_in, instant_in, next_page, seconds_in, text_in
+from cualify_dialer.providers.says import fields_in, id_in, instant_in, seconds_in, text_in
 from cualify_shared.events.call import E164
 
 PHASES: Mapping[str, Phase] = {
@@ -47,12 +51,7 @@ PHASES: Mapping[str, Phase] = {
 }
 """`in-progress` is said from the moment of dialing on, and so proves no answer. Any other status is unheard of."""
 
-RING_SEC = 45
-LONGEST_SEC = 14_400
 PAGE_SIZE = 100
-PAGES_LIMIT = 20
-CLOCKS_DIFFER_BY = timedelta(seconds=60)
-ACCEPTED_WITHIN = timedelta(minutes=15)
 
 
 class Connect(BaseModel):
@@ -67,11 +66,11 @@ class Connect(BaseModel):
     TimeOut: Annotated[int, Field(ge=1, le=120)] = RING_SEC
     MaxRetries: Literal[0] = 0
     CustomField: Annotated[str, Field(min_length=1, max_length=128)]
-    StatusCallback: Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
+    StatusCallback: CallbackUrl
     StatusCallbackContentType: Literal["application/json"] = "application/json"
 
 
-class Exotel:
+class Exotel(Carrier):
     """One account at Exotel. An agent is a flow, by its app id."""
 
     name = "exotel"
@@ -91,29 +90,14 @@ class Exotel:
     ) -> None:
         self._account_url = f"{url.rstrip('/')}/v1/Accounts/{quote(account_sid, safe='')}"
         self._app_url = f"{app_url.rstrip('/')}/{quote(account_sid, safe='')}/exoml/start_voice"
-        self._url, self._caller_id, self._utc_offset_min = url, caller_id, utc_offset_min
-        self._http = Http(
+        self._utc_offset_min = utc_offset_min
+        http = Http(
             self.name,
             headers={"Authorization": authorization},
             timeout_sec=timeout_sec,
             dial_timeout_sec=dial_timeout_sec,
         )
-
-    @property
-    def dial_timeout_sec(self) -> float:
-        """Long, because a time limit that strikes too early makes an unknown outcome of a good call."""
-        return self._http.dial_timeout_sec
-
-    def open(self) -> AbstractAsyncContextManager[None]:
-        """Opens what the rest needs."""
-        return self._http.open()
-
-    def readiness(self, agent_id: str) -> Readiness:
-        """What has Exotel ring again is pinned off in the request itself."""
-        return Ready()
-
-    async def find_out(self, agent_id: str) -> None:
-        """There is nothing to find out."""
+        super().__init__(http, url=url, caller_id=caller_id)
 
     async def dial(self, order: Order) -> Answer:
         """Exactly one `POST Calls/connect.json`."""
@@ -150,33 +134,20 @@ class Exotel:
 
     async def _read(self, execution_id: str) -> LookUp:
         url = f"{self._account_url}/Calls/{quote(execution_id, safe='')}.json"
-        status, body = await self._http.get(url, {"details": "true"})
-        if status == 404:
-            return Missing()
-        snapshot = self._snapshot(_call(body), sid="Sid") if status == 200 else None
-        return Found(snapshot) if snapshot else Unclear(f"answered {status}" if status else str(body))
+        return await self._shown(url, {"details": "true"}, lambda body: self._snapshot(_call(body), sid="Sid"))
 
     async def _find(self, order: Order, *, now: datetime) -> LookUp:
-        """At most one of our attempts rings a number at a time, so what is nobody else's is this one's."""
-        url = f"{self._account_url}/Calls.json"
-        query: dict[str, str] | None = self._window(order, now=now)
-        found: dict[str, Snapshot] = {}
-        for _ in range(PAGES_LIMIT):
-            status, body = await self._http.get(url, query)
-            calls = body.get("Calls") if status == 200 and isinstance(body, dict) else None
-            if not isinstance(calls, list):
-                return Unclear(f"the list answered {status}" if status else str(body))
-            for snapshot in (self._snapshot(call, sid="Sid") for call in calls):
-                if snapshot is not None and snapshot.execution_id not in order.not_ours:
-                    found[snapshot.execution_id] = snapshot
-            following = text_in(body.get("Metadata"), "NextPageUri")
-            if following is None:
-                return _only(found, now=now)
-            page = next_page(self._url, following)
-            if page is None:
-                return Unclear("the list goes on somewhere else")
-            url, query = page, None
-        return Unclear(f"the list has more than {PAGES_LIMIT} pages")
+        rows = await self._listed(
+            f"{self._account_url}/Calls.json",
+            self._window(order, now=now),
+            rows="Calls",
+            next_in=lambda body: body.get("Metadata"),
+            next_name="NextPageUri",
+        )
+        if isinstance(rows, Unclear):
+            return rows
+        found = {one.execution_id: one for row in rows if (one := self._snapshot(row, sid="Sid"))}
+        return first_of((one for key, one in found.items() if key not in order.not_ours), now=now)
 
     def _window(self, order: Order, *, now: datetime) -> dict[str, str]:
         latest = max(order.asked_at, min(now, order.asked_at + ACCEPTED_WITHIN))
@@ -211,11 +182,6 @@ class Exotel:
 
 def _call(body: Any) -> Any:
     return body.get("Call") if isinstance(body, dict) else None
-
-
-def _only(found: Mapping[str, Snapshot], *, now: datetime) -> LookUp:
-    ours = sorted(found.values(), key=lambda one: (one.created_at or now.astimezone(UTC), one.execution_id))
-    return Found(ours[0], others=tuple(one.execution_id for one in ours[1:])) if ours else Missing()
 
 
 def _recording_url(body: Any) -> str | None:

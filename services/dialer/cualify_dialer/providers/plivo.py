@@ -10,9 +10,8 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
@@ -30,12 +29,19 @@ from cualify_dialer.providers import (
     NotACall,
     Order,
     Phase,
-    Readiness,
-    Ready,
     Refused,
     Snapshot,
     TooLate,
     Unclear,
+)
+from cualify_dialer.providers.carrier import (
+    CLOCKS_DIFFER_BY,
+    LONGEST_SEC,
+    PAGES_LIMIT,
+    RING_SEC,
+    CallbackUrl,
+    Carrier,
+    first_of,
 )
 from cualify_dialer.providers.http import JSON, Http
 from cualify_dialer.providers.says import fields_in, id_in, instant_in, seconds_in, text_in
@@ -55,11 +61,7 @@ PHASES: Mapping[str, Phase] = {
 }
 """`answer` is what lists of ended calls say. Any other status is unheard of."""
 
-RING_SEC = 45
-LONGEST_SEC = 14_400
 PAGE_SIZE = 20
-PAGES_LIMIT = 20
-CLOCKS_DIFFER_BY = timedelta(seconds=60)
 
 
 class CreateCall(BaseModel):
@@ -68,15 +70,15 @@ class CreateCall(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
     from_: Annotated[str, Field(serialization_alias="from", pattern=r"^\+?\d{6,15}$")]
     to: E164
-    answer_url: Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
+    answer_url: CallbackUrl
     answer_method: Literal["POST"] = "POST"
-    ring_url: Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
-    hangup_url: Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
+    ring_url: CallbackUrl
+    hangup_url: CallbackUrl
     time_limit: Annotated[int, Field(ge=1, le=LONGEST_SEC)]
     ring_timeout: Annotated[int, Field(ge=1, le=120)] = RING_SEC
 
 
-class Plivo:
+class Plivo(Carrier):
     """One account at Plivo."""
 
     name = "plivo"
@@ -94,25 +96,9 @@ class Plivo:
         timeout_sec: float,
     ) -> None:
         self._calls_url = f"{url.rstrip('/')}/v1/Account/{quote(auth_id, safe='')}/Call"
-        self._auth_token, self._caller_id = auth_token, caller_id
-        self._answer_url = answer_url.rstrip("/")
-        self._http = Http(self.name, headers={"Authorization": authorization}, timeout_sec=timeout_sec)
-
-    @property
-    def dial_timeout_sec(self) -> float:
-        """One request."""
-        return self._http.dial_timeout_sec
-
-    def open(self) -> AbstractAsyncContextManager[None]:
-        """Opens what the rest needs."""
-        return self._http.open()
-
-    def readiness(self, agent_id: str) -> Readiness:
-        """Nothing at Plivo rings again by itself; its SDK does, and is not used."""
-        return Ready()
-
-    async def find_out(self, agent_id: str) -> None:
-        """There is nothing to find out."""
+        self._auth_token, self._answer_url = auth_token, answer_url.rstrip("/")
+        http = Http(self.name, headers={"Authorization": authorization}, timeout_sec=timeout_sec)
+        super().__init__(http, url=url, caller_id=caller_id)
 
     async def dial(self, order: Order) -> Answer:
         """Exactly one `POST Call/`."""
@@ -169,11 +155,10 @@ class Plivo:
     async def _read(self, call_id: str) -> LookUp:
         """Waiting, live and ended calls are asked for apart; in this order none slips through as it moves on."""
         for query in ({"status": "queued"}, {"status": "live"}, {}):
-            status, body = await self._http.get(f"{self._calls_url}/{quote(call_id, safe='')}/", query)
-            if status == 404:
-                continue
-            snapshot = _snapshot(body, "call_uuid") if status == 200 else None
-            return Found(snapshot) if snapshot else Unclear(f"answered {status}" if status else str(body))
+            url = f"{self._calls_url}/{quote(call_id, safe='')}/"
+            look = await self._shown(url, query, lambda body: _snapshot(body, "call_uuid"))
+            if not isinstance(look, Missing):
+                return look
         return Missing()
 
     async def _find(self, order: Order, *, now: datetime) -> LookUp:
@@ -184,11 +169,8 @@ class Plivo:
         if isinstance(ended, Unclear):
             return ended
         found = {one.execution_id: one for one in (*ended, *under_way) if one.execution_id not in order.not_ours}
-        ours = sorted(found.values(), key=lambda one: (one.created_at or now, one.execution_id))
-        if not ours:
-            return Missing()
-        first, others = ours[0], tuple(one.execution_id for one in ours[1:])
-        return Found(_named(first, order.execution_id), others=others)
+        look = first_of(found.values(), now=now)
+        return replace(look, snapshot=_named(look.snapshot, order.execution_id)) if isinstance(look, Found) else look
 
     async def _ended(self, order: Order) -> Sequence[Snapshot] | Unclear:
         since = (order.asked_at - CLOCKS_DIFFER_BY).astimezone(UTC)

@@ -7,9 +7,8 @@ Our reference stands in the callback's address, and callbacks are signed.
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
@@ -20,21 +19,26 @@ from cualify_dialer.providers import (
     Callback,
     CallbackRequest,
     Forged,
-    Found,
     HangUp,
     LookUp,
-    Missing,
     NotACall,
     Order,
     Phase,
-    Readiness,
-    Ready,
     Refused,
     Snapshot,
     Unclear,
 )
+from cualify_dialer.providers.carrier import (
+    ACCEPTED_WITHIN,
+    CLOCKS_DIFFER_BY,
+    LONGEST_SEC,
+    RING_SEC,
+    CallbackUrl,
+    Carrier,
+    first_of,
+)
 from cualify_dialer.providers.http import FORM, Http
-from cualify_dialer.providers.says import fields_in, id_in, instant_in, next_page, seconds_in, text_in
+from cualify_dialer.providers.says import fields_in, id_in, instant_in, seconds_in, text_in
 from cualify_shared.events.call import E164
 
 PHASES: Mapping[str, Phase] = {
@@ -50,12 +54,7 @@ PHASES: Mapping[str, Phase] = {
 }
 """Any other status is unheard of."""
 
-RING_SEC = 45
-LONGEST_SEC = 14_400
 PAGE_SIZE = 1000
-PAGES_LIMIT = 20
-CLOCKS_DIFFER_BY = timedelta(seconds=60)
-ACCEPTED_WITHIN = timedelta(minutes=15)
 
 
 class CreateCall(BaseModel):
@@ -65,7 +64,7 @@ class CreateCall(BaseModel):
     To: E164
     From: E164
     ApplicationSid: Annotated[str, Field(pattern=r"^AP[0-9a-zA-Z]{1,62}$")]
-    StatusCallback: Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
+    StatusCallback: CallbackUrl
     StatusCallbackEvent: tuple[Literal["initiated", "ringing", "answered", "completed"], ...] = (
         "initiated",
         "ringing",
@@ -77,7 +76,7 @@ class CreateCall(BaseModel):
     TimeLimit: Annotated[int, Field(ge=1, le=LONGEST_SEC)]
 
 
-class Twilio:
+class Twilio(Carrier):
     """One account at Twilio."""
 
     name = "twilio"
@@ -86,25 +85,10 @@ class Twilio:
     def __init__(
         self, *, url: str, account_sid: str, auth_token: str, authorization: str, caller_id: str, timeout_sec: float
     ) -> None:
-        self._url, self._auth_token, self._caller_id = url.rstrip("/"), auth_token, caller_id
+        http = Http(self.name, headers={"Authorization": authorization}, timeout_sec=timeout_sec)
+        super().__init__(http, url=url, caller_id=caller_id)
+        self._auth_token = auth_token
         self._account_url = f"{self._url}/2010-04-01/Accounts/{quote(account_sid, safe='')}"
-        self._http = Http(self.name, headers={"Authorization": authorization}, timeout_sec=timeout_sec)
-
-    @property
-    def dial_timeout_sec(self) -> float:
-        """One request."""
-        return self._http.dial_timeout_sec
-
-    def open(self) -> AbstractAsyncContextManager[None]:
-        """Opens what the rest needs."""
-        return self._http.open()
-
-    def readiness(self, agent_id: str) -> Readiness:
-        """Nothing at Twilio rings again by itself."""
-        return Ready()
-
-    async def find_out(self, agent_id: str) -> None:
-        """There is nothing to find out."""
 
     async def dial(self, order: Order) -> Answer:
         """Exactly one `POST Calls.json`."""
@@ -148,11 +132,8 @@ class Twilio:
         return _snapshot(fields, sid="CallSid", status="CallStatus", duration="CallDuration") or NotACall()
 
     async def _read(self, execution_id: str) -> LookUp:
-        status, body = await self._http.get(f"{self._account_url}/Calls/{quote(execution_id, safe='')}.json")
-        if status == 404:
-            return Missing()
-        snapshot = _resource(body) if status == 200 else None
-        return Found(snapshot) if snapshot else Unclear(f"answered {status}" if status else str(body))
+        url = f"{self._account_url}/Calls/{quote(execution_id, safe='')}.json"
+        return await self._shown(url, None, _resource)
 
     async def _find(self, order: Order, *, now: datetime) -> LookUp:
         """A call that waits may have no start time yet: those are listed apart, and first, as they move on."""
@@ -160,10 +141,16 @@ class Twilio:
         since = (order.asked_at - CLOCKS_DIFFER_BY).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         found: dict[str, Snapshot] = {}
         for query in ({**base, "Status": "queued"}, {**base, "StartTime>": since}):
-            page = await self._pages(query)
-            if isinstance(page, Unclear):
-                return page
-            found.update((one.execution_id, one) for one in page)
+            rows = await self._listed(
+                f"{self._account_url}/Calls.json",
+                query,
+                rows="calls",
+                next_in=lambda body: body,
+                next_name="next_page_uri",
+            )
+            if isinstance(rows, Unclear):
+                return rows
+            found.update((one.execution_id, one) for row in rows if (one := _resource(row)))
         latest = order.asked_at + ACCEPTED_WITHIN
         ours = [
             one
@@ -171,25 +158,7 @@ class Twilio:
             if one.execution_id not in order.not_ours
             and order.asked_at - CLOCKS_DIFFER_BY <= (one.created_at or order.asked_at) <= latest
         ]
-        ours.sort(key=lambda one: (one.created_at or now, one.execution_id))
-        return Found(ours[0], others=tuple(one.execution_id for one in ours[1:])) if ours else Missing()
-
-    async def _pages(self, query: Mapping[str, str]) -> Sequence[Snapshot] | Unclear:
-        url, asked, found = f"{self._account_url}/Calls.json", query, list[Snapshot]()
-        for _ in range(PAGES_LIMIT):
-            status, body = await self._http.get(url, asked)
-            calls = body.get("calls") if status == 200 and isinstance(body, dict) else None
-            if not isinstance(calls, list):
-                return Unclear(f"the list answered {status}" if status else str(body))
-            found += [snapshot for call in calls if (snapshot := _resource(call))]
-            following = text_in(body, "next_page_uri")
-            if following is None:
-                return found
-            page = next_page(self._url, following)
-            if page is None:
-                return Unclear("the list goes on somewhere else")
-            url, asked = page, {}
-        return Unclear(f"the list has more than {PAGES_LIMIT} pages")
+        return first_of(ours, now=now)
 
 
 def is_signed(signature: str, *, url: str, fields: Mapping[str, Any], auth_token: str) -> bool:
