@@ -13,6 +13,8 @@ import pytest_asyncio
 
 from cualify_api.calls import kept_sums, listing
 from cualify_api.calls.call import STATUSES
+from cualify_api.calls.listing import Wanted
+from cualify_api.web.paging import TOP, Cursor
 from cualify_shared.clock import rfc3339
 from cualify_shared.database import create_pool
 from tests.api.world import Org, World, debited, failed, life, running
@@ -91,6 +93,29 @@ async def test_the_cursors_lead_through_every_list_once(seeded: Seeded) -> None:
         query, matches = a_query(seeded, chance)
         expected = [str(call["id"]) for call in seeded.calls if all(match(call) for match in matches)]
         assert await seeded.all_pages(**query, limit=100 if len(expected) > 200 else 9) == expected
+
+
+async def test_a_page_from_a_cursor_in_the_depth_reads_no_more_than_the_first(seeded: Seeded) -> None:
+    far = seeded.calls[-200]
+    for statement in (listing.LIST, listing.LIST_BY_STATUS):
+        top, deep = [
+            await pages_read(seeded, statement, start) for start in (TOP, Cursor(far["created_at"], far["id"]))
+        ]
+        assert deep <= top + 6, (top, deep)
+
+
+async def pages_read(seeded: Seeded, statement: str, start: Cursor) -> int:
+    """How many pages of tables and indexes PostgreSQL looks at for one call of a list."""
+    arguments = listing._arguments(
+        seeded.org.id, Wanted(statuses=("completed",)), listing._Page(start, 1, 0), statement
+    )
+    if statement == listing.LIST:
+        arguments = listing._arguments(seeded.org.id, Wanted(), listing._Page(start, 1, 0), statement)
+    async with seeded.world.pool.acquire() as connection, connection.transaction():
+        await connection.execute(listing.PLAN_AFRESH + "; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+        [[explained]] = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *arguments)
+    plan = explained[0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
 async def test_a_call_placed_between_two_pages_moves_nothing(world: World) -> None:

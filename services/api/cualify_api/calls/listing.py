@@ -7,6 +7,7 @@ a list of statuses is as many short walks along one index. Every walk ends with 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
@@ -22,6 +23,8 @@ from cualify_shared.database import Connection, Pool
 FEW: Final = 10_000
 """As many calls are counted one by one. Where more share a key of metadata or a number that is asked for with other
 filters, `total` is a least number."""
+
+INSTANT: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,12 +249,14 @@ async def _number(
 
 def _arguments(org_id: UUID, wanted: Wanted, page: _Page, statement: str) -> tuple[object, ...]:
     by_status = statement in (LIST_BY_STATUS, COUNT_BY_STATUS)
+    # Said of `created_at` alone too: of two upper bounds PostgreSQL may begin at the other and walk to the cursor.
+    end = page.start.at + INSTANT if page.start.at < wanted.span.end else wanted.span.end
     return (
         org_id,
         wanted.walked if by_status else wanted.statuses,
         wanted.agent_id,
         wanted.span.start,
-        wanted.span.end,
+        end,
         page.start.at,
         page.start.id,
         list(wanted.metadata) or None,

@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from cualify_api.openapi import examples
+from cualify_api.openapi.links import with_links
 from cualify_api.openapi.operations import PATHS
 from cualify_api.openapi.schemas import SCHEMAS, ref
 from cualify_api.web.errors import STATUS, Code
@@ -59,7 +60,7 @@ def document() -> dict[str, Any]:
         "servers": [{"url": "https://app.cualify.in"}],
         "security": [{"apiKey": []}],
         "tags": [{"name": name, "description": about} for name, about in _TAGS.items()],
-        "paths": PATHS,
+        "paths": with_links(PATHS),
         "components": {
             "securitySchemes": {
                 "apiKey": {

@@ -45,7 +45,7 @@ WEBHOOK_URL: Final[Schema] = {
 ENDED_REASONS: Final = (
     "completed",
     "no_conversation",
-    "voicemail",
+    "time_limit",
     "busy",
     "no_answer",
     "carrier_failed",
@@ -54,10 +54,12 @@ ENDED_REASONS: Final = (
     "balance_low",
     "provider_error",
     "provider_refused",
+    "provider_misconfigured",
+    "provider_not_configured",
     "provider_unavailable",
     "outcome_unknown",
 )
-"""Those that are known; more may come, thirty in all."""
+"""All that the dialer gives; a test holds it. More may come, thirty in all."""
 
 
 def ref(name: str) -> Schema:
