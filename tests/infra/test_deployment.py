@@ -182,3 +182,4 @@ def test_the_first_alarm_of_a_kind_is_seen_as_an_increase(metrics: set[str]) -> 
     """`increase()` sees no rise in a series that begins at 1, so these are there at 0 from the start."""
     for why in get_args(Why):
         assert REGISTRY.get_sample_value("cualify_payment_alarms_total", {"why": why}) is not None
+    assert REGISTRY.get_sample_value("cualify_reductions_asked_total", {"answer": "Disputed"}) is not None

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
+from cualify_dialer import metrics
 from cualify_dialer.accounts import accounts
 from cualify_dialer.callback_urls import CallbackUrls
 from cualify_dialer.callbacks import Callbacks
@@ -30,6 +31,8 @@ def parts(ctx: Context[DialerSettings]) -> Parts:
     urls = CallbackUrls(public_url=settings.public_url, token=settings.callback_token.get_secret_value())
     has = accounts(settings)
     providers: dict[str, Provider] = {name: account.provider for name, account in has.items()}
+    for name in providers:
+        metrics.BREAKERS_OPENED.labels(name)  # at 0 from the start: the first one has to be seen as an increase
 
     def look_again() -> None:
         dialing.wake()

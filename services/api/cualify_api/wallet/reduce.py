@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final, TypeAlias, assert_never
+from typing import Final, TypeAlias, assert_never, get_args
 
 import structlog
 from prometheus_client import Counter
@@ -46,6 +46,9 @@ class NoAnswer:
 
 
 Answer: TypeAlias = Posted | Refused | Disputed | NoAnswer
+
+for _kind in get_args(Answer):
+    ASKED.labels(_kind.__name__)  # at 0 from the start: the first one has to be seen as an increase
 
 
 class Reduce:
