@@ -1,4 +1,4 @@
-"""Delivers: signs, sends, records. Claimed deliveries wait in `lanes` for a slot; results are recorded in batches.
+"""Delivers: signs, sends, records. Claimed deliveries wait in `lanes` for a slot, results in `recording`.
 
 Safe to kill at any moment: a delivery whose process died is sent again when its lease passes, under the same id. A
 lease is short and is renewed while its delivery is held here: a dead process's deliveries are late by seconds.
@@ -6,24 +6,23 @@ lease is short and is renewed while its delivery is held here: a dead process's 
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import datetime, timedelta
-from typing import assert_never
+from datetime import timedelta
 from uuid import UUID
 
 import structlog
 from prometheus_client import Gauge
 
-from cualify_shared import faults, metrics, outbox
+from cualify_shared import faults, outbox
 from cualify_shared.clock import now
 from cualify_shared.database import Pool, is_passing
 from cualify_shared.ids import new_id, notification_id
 from cualify_shared.waiting import pauses, until_any, until_set
-from cualify_webhook_dispatcher import breaker, claims, failures, payloads, presence, queries, schedule, sign, told
+from cualify_webhook_dispatcher import breaker, claims, payloads, presence, queries, sign, told
 from cualify_webhook_dispatcher.jobs import Endpoint, Job, Result
 from cualify_webhook_dispatcher.lanes import QUICK, Flight, Lanes
 from cualify_webhook_dispatcher.presence import Permission, Seen
+from cualify_webhook_dispatcher.recording import Recording, result_of
 from cualify_webhook_dispatcher.secrets import CannotOpen, Secrets
 from cualify_webhook_dispatcher.send import Answer, Failure, Sender
 
@@ -36,11 +35,6 @@ CLAIMED_PER_SLOT = 10
 LEASE = timedelta(seconds=8)
 RENEW_EVERY_SEC = 2.0
 LOOK_EVERY_SEC = 0.5
-RECORD_AT_ONCE = 500
-MANY_RESULTS = 32
-GATHER_SEC = 0.03
-"""When results come by the many, those of so long are recorded together: each batch has a price of its own."""
-KEPT_OF_ANSWER_BYTES = 1024
 
 CLAIMED_NOW = Gauge("cualify_deliveries_claimed", "Deliveries that this process has claimed and not finished.")
 UNDER_WAY = Gauge("cualify_deliveries_under_way", "Requests under way.", ["share"])
@@ -58,12 +52,11 @@ class Deliver:
         self._most = max_in_flight * CLAIMED_PER_SLOT
         self._held: dict[Job, float] = {}
         self._aborts: dict[Flight, Callable[[], None]] = {}
-        self._results: deque[Result] = deque()
+        self._recording = Recording(record=self._record, lost=lambda result: self._let_go(result.job))
         self._permission = Permission()
         self._pumping = False
         self._stopping = False
         self._look = asyncio.Event()
-        self._ended = asyncio.Event()
         self._idle = asyncio.Event()
         self._back: list[Job] = []
         self._returned = asyncio.Event()
@@ -143,7 +136,7 @@ class Deliver:
         """Delivers until told to stop; finishes what is under way and gives back what is not begun."""
         drained = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._record_results(drained))
+            group.create_task(self._recording.run(drained))
             group.create_task(self._give_back_until(drained))
             group.create_task(self._every(RENEW_EVERY_SEC, "renew leases", self._renew, drained))
             group.create_task(self._every(presence.LOOK_EVERY_SEC, "look", self.look_again, drained))
@@ -270,8 +263,7 @@ class Deliver:
                 down = breaker.says_down(result.failure_code) or result.status_code == 429
                 self._lanes.ended(flight, ok=result.failure_code is None, down=down, at=time.monotonic())
                 faults.point("deliver.answered")
-                self._results.append(result)
-                self._ended.set()
+                self._recording.put(result)
                 self._pump_soon()
 
             content = payloads.marked_out_of_order(job.body) if job.out_of_order else job.body
@@ -299,47 +291,6 @@ class Deliver:
             self._pump_soon()
 
     # --- recording ---
-
-    async def _record_results(self, drained: asyncio.Event) -> None:
-        failed = pauses(longest_sec=2.0)
-        recorded, recorded_at = 0, 0.0
-        while True:
-            while self._results:
-                by_the_many = recorded >= MANY_RESULTS and time.monotonic() < recorded_at + GATHER_SEC
-                if by_the_many and len(self._results) < RECORD_AT_ONCE:
-                    await until_set(drained, GATHER_SEC)
-                batch = [self._results.popleft() for _ in range(min(len(self._results), RECORD_AT_ONCE))]
-                try:
-                    await self._record_all(batch)
-                    recorded, recorded_at = len(batch), time.monotonic()
-                    failed = pauses(longest_sec=2.0)
-                except Exception as error:
-                    # While the database is away results are kept: losing one means sending again what has arrived.
-                    log.warning("results_not_recorded", results=len(batch), error=repr(error))
-                    self._results.extendleft(reversed(batch))
-                    if await until_set(drained, next(failed)):
-                        return
-            if drained.is_set():
-                return
-            self._ended.clear()
-            if not self._results:
-                await until_any(self._ended, drained, seconds=60)
-
-    async def _record_all(self, results: Sequence[Result]) -> None:
-        """All together; where that fails for a reason that does not pass, by halves: one result never stops others."""
-        try:
-            with metrics.BATCH_SEC.labels("deliver record").time():
-                await self._record(results)
-        except Exception as error:
-            if is_passing(error):
-                raise
-            if len(results) == 1:
-                log.exception("result_lost", event_id=notification_id(results[0].job.event_id))
-                self._let_go(results[0].job)
-                return
-            middle = len(results) // 2
-            await self._record_all(results[:middle])
-            await self._record_all(results[middle:])
 
     async def _record(self, results: Sequence[Result]) -> None:
         claimed_at, token = time.monotonic(), new_id()
@@ -439,32 +390,6 @@ class Deliver:
                 self._lanes.recorded(lane, downs=0)
                 if lane.endpoint != seen.endpoints[id_]:
                     self._lanes.of(seen.endpoints[id_], at=at)
-
-
-def result_of(job: Job, endpoint: Endpoint, outcome: Answer | Failure, *, began_at: datetime) -> Result:
-    """An attempt's outcome as it is recorded."""
-    status: int | None
-    code: str | None
-    response: bytes | None
-    match outcome:
-        case Answer():
-            status, code = outcome.status, failures.of_status(outcome.status)
-            asked = schedule.retry_after_sec(outcome.retry_after, now=now()) if outcome.retry_after else None
-            response = outcome.body[:KEPT_OF_ANSWER_BYTES] or None
-        case Failure():
-            status, code, asked, response = None, outcome.code, None, None
-        case _:
-            assert_never(outcome)
-    return Result(
-        job=job,
-        endpoint=endpoint,
-        at=began_at,
-        duration_ms=int(outcome.duration.total_seconds() * 1000),
-        status_code=status,
-        failure_code=code,
-        asked_sec=asked,
-        response=response,
-    )
 
 
 def _nothing() -> None:
