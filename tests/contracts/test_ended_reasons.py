@@ -11,7 +11,7 @@ PAGE = Path(facts.__file__).parents[1] / "README.md"
 
 def reasons_of_the_dialer() -> set[str]:
     """The second column of "How a call ends"."""
-    table = PAGE.read_text().partition("## How a call ends")[2].partition("\n## ")[0]
+    table = PAGE.read_text().partition("## How a call ends")[2].partition("\n##")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines() if line.startswith("|")]
     return {
         reason for status, named in rows[2:] for reason in re.split(r",\s*", status if named == "the same" else named)

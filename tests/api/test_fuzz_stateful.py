@@ -1,0 +1,141 @@
+"""Schemathesis walks along the document's own links: it places calls and cancels them, makes contacts and erases them,
+registers webhooks and removes them, in any order, and asks for what is gone.
+
+Bounded, and the same every time. FUZZ_WALKS makes it walk more often.
+"""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import orjson
+import pytest_asyncio
+import schemathesis
+from aiohttp import web
+from hypothesis import HealthCheck, Phase, settings
+from requests import Session
+from schemathesis.specs.openapi.checks import ensure_resource_availability, use_after_free
+
+from cualify_api.openapi.document import printed
+from cualify_shared.database import create_pool
+from tests.api.test_fuzz import CHECKS, example_of
+from tests.api.world import Org, World, running
+from tests.support.databases import Databases
+
+WALKS = int(os.environ.get("FUZZ_WALKS", "40"))
+STEPS = 12
+BOUNDED = settings(
+    max_examples=WALKS,
+    stateful_step_count=STEPS,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Endpoints:
+    """The dispatcher's part of it: knows which endpoints there are, and shows the rest as the document does. And the
+    ledger, which is empty."""
+
+    def __init__(self) -> None:
+        self._there: set[str] = set()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        what, *rest = request.path.split("/")[4:]
+        if what == "ledger":
+            return web.json_response({"data": [], "next": None})
+        if not rest and request.method == "POST":
+            return self._registered()
+        if rest and rest[0] not in self._there:
+            refusal = {"error": {"code": "not_found", "message": "there is no such webhook"}}
+            return web.json_response(refusal, status=404)
+        if request.method == "DELETE":
+            self._there.discard(rest[0])
+        path = "/".join(("/api/v1/webhooks", *rest))
+        status, body = example_of(request.method.lower(), path)
+        return web.json_response(body, status=status)
+
+    def _registered(self) -> web.Response:
+        status, body = example_of("post", "/api/v1/webhooks")
+        made = str(uuid4())
+        self._there.add(made)
+        return web.json_response({**body, "data": {**body["data"], "id": made}}, status=status)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def there(databases: Databases) -> AsyncIterator[tuple[World, Org]]:
+    """The api beside such a dispatcher, and an org that can call."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", Endpoints().answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    pool = await create_pool(await databases.fresh("cualify_api"), application_name="test", size=10)
+    async with running(pool, webhook_dispatcher_url=url, billing_url=url) as world:
+        yield world, await world.org()
+    await pool.close()
+    await runner.cleanup()
+
+
+async def test_along_the_links_everything_is_answered_as_documented_and_what_is_gone_is_gone(
+    there: tuple[World, Org],
+) -> None:
+    world, org = there
+    reached = await asyncio.to_thread(walk, world.url, org)
+    for name in (
+        "getCall",
+        "cancelCall",
+        "getTimeline",
+        "getContact",
+        "eraseContact",
+        "changeWebhook",
+        "removeWebhook",
+    ):
+        assert reached[name, 200] > 0, f"{name} was reached along a link: {reached}"
+    assert reached["getContact", 404] > 0, "one that was erased was asked for"
+
+
+def walk(url: str, org: Org) -> Counter[tuple[str, int]]:
+    """How often each operation gave each status."""
+    schema: Any = schemathesis.openapi.from_dict(orjson.loads(printed()))
+    reached: Counter[tuple[str, int]] = Counter()
+    session = Session()
+
+    class Walk(schema.as_state_machine()):  # type: ignore[misc]
+        """One customer, who has a valid agent."""
+
+        def before_call(self, case: Any) -> None:
+            case.headers = {
+                **(case.headers or {}),
+                **org.auth,
+            }  # Those without a key are slowed down, as they should be.
+            if len(str(case.query)) > 1000:
+                case.query = {}  # The head of a request has a bound: 431, before any route.
+            if isinstance(case.body, dict) and "agent_id" in case.body:
+                case.body["agent_id"] = org.agent_id
+                for refused in ("from_e164", "schedule"):
+                    case.body.pop(refused, None)
+            if "Prefer" in (case.headers or {}):
+                case.headers["Prefer"] = "wait=0"  # Nobody takes these calls.
+
+        def get_call_kwargs(self, case: Any) -> dict[str, Any]:
+            return {"base_url": url, "headers": org.auth, "session": session, "timeout": 10}
+
+        def validate_response(self, response: Any, case: Any, additional_checks: Any = None, **kwargs: Any) -> None:
+            reached[case.operation.definition.raw["operationId"], response.status_code] += 1
+            case.validate_response(
+                response,
+                checks=[*CHECKS, use_after_free, ensure_resource_availability],
+                transport_kwargs=kwargs,
+                recorder=self.recorder,
+            )
+
+    with session:
+        Walk.run(settings=BOUNDED)
+    return reached
