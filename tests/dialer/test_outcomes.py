@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from cualify_dialer.apply import Changes
 from cualify_dialer.model import (
     Answered,
     AttemptState,
@@ -463,6 +464,22 @@ def test_what_can_not_be_read_back_does_not_end_at_its_limit_but_is_parked_long_
     assert (last.call.ended_reason, last.alarms) == ("outcome_unknown", (Alarm.OUTCOME_UNKNOWN,))
     assert names(list(last.told))[-1] == "call.failed"
     assert not last.call.holds_its_number
+
+
+def test_only_what_frees_a_line_or_a_number_or_queues_a_call_again_makes_room() -> None:
+    def makes_room(call: Call, *learnt: Learnt) -> bool:
+        changed, _ = after(call, *learnt)
+        return Changes({call.call_id: call}, {call.call_id: changed}).makes_room
+
+    asked, _ = after(a_call(), BEGUN)
+    taken, _ = after(asked, Answered(1, Accepted("ex-1")))
+    assert not makes_room(asked, Answered(1, Accepted("ex-1")))
+    assert not makes_room(asked, Answered(1, Unknown("TimeoutError")))
+    assert not makes_room(taken, looked(a_snapshot(Phase.IN_PROGRESS, ref=REF)))
+    assert makes_room(asked, Answered(1, Throttled(None)))
+    assert makes_room(asked, Answered(1, Refused("400")))
+    assert makes_room(taken, looked(a_snapshot(Phase.DISCONNECTED, ref=REF)))
+    assert makes_room(taken, looked(TALKED))
 
 
 def a_persistent_call(**retry: object) -> Call:

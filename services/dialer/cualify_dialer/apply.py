@@ -40,6 +40,15 @@ class Changes:
             if call.state is CallState.ENDED and self.before[key].state is not CallState.ENDED
         ]
 
+    @property
+    def makes_room(self) -> bool:
+        """Whether somebody may be dialed now who could not be before: it waits again, or a line or a number is free."""
+        return any(
+            call.waits or call.lines < self.before[key].lines or _frees_its_number(self.before[key], call)
+            for key, call in self.after.items()
+            if call is not self.before[key]
+        )
+
     def report(self) -> None:
         """After the COMMIT: one line for each call that ended, one for each alarm."""
         for call in self.ended:

@@ -140,15 +140,18 @@ class Dialing:
     async def claim(self, limit: int) -> list[Asking]:
         """Commits the attempts whose turn it is, at most `limit` and at most as many as there is room for."""
         limit, now = min(limit, CLAIMED_AT_ONCE), self._clock()
-        async with self._pool.acquire() as connection, connection.transaction():
-            await turns.lock_dialing(connection)
-            await turns.unpark(connection, limit=UNPARKED_AT_ONCE)
-            room = await self._room(connection, now=now)
-            calls = await self._whose_turn(connection, room, limit=limit, now=now)
-            noted = self._decide(calls, room, now=now)
-            changes = await write(connection, calls, noted, now=now, pace=self._pace)
-            asking = self._begun(changes, noted)
-            await self._note_probes(connection, asking, room, now=now)
+        async with self._pool.acquire() as connection:
+            if not await turns.somebody_waits(connection):
+                return []
+            async with connection.transaction():
+                await turns.lock_dialing(connection)
+                await turns.unpark(connection, limit=UNPARKED_AT_ONCE)
+                room = await self._room(connection, now=now)
+                calls = await self._whose_turn(connection, room, limit=limit, now=now)
+                noted = self._decide(calls, room, now=now)
+                changes = await write(connection, calls, noted, now=now, pace=self._pace)
+                asking = self._begun(changes, noted)
+                await self._note_probes(connection, asking, room, now=now)
         if noted:
             self._committed()
             changes.report()

@@ -31,7 +31,10 @@ class AttemptState(StrEnum):
     @property
     def rank(self) -> int:
         """How far it is."""
-        return list(AttemptState).index(self)
+        return _RANKS[self]
+
+
+_RANKS = {state: place for place, state in enumerate(AttemptState)}
 
 
 class HangUpState(StrEnum):
@@ -127,6 +130,11 @@ class Call:
     def holds_its_number(self) -> bool:
         """Whether one of its attempts is open: no other call may ring there. That may be so after its end."""
         return any(attempt.is_open for attempt in self.attempts)
+
+    @property
+    def lines(self) -> int:
+        """How many lines its attempts take: one that dropped is free."""
+        return sum(attempt.is_open and attempt.state is not AttemptState.DISCONNECTED for attempt in self.attempts)
 
     def attempt(self, number: int) -> Attempt | None:
         """An attempt by its number."""

@@ -491,6 +491,8 @@ def _rung_again_at(call: Call, status: str, *, now: datetime) -> datetime | None
 def _with_facts(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> tuple[Attempt, list[EventData]]:
     """Each fact once, by its tool's id."""
     new = {fact.tool_id: fact for fact in snapshot.facts if fact.tool_id not in attempt.told}
+    if not new:
+        return attempt, []
     return replace(attempt, told=attempt.told.union(new)), facts.told(call, new.values(), now=now)
 
 
@@ -510,7 +512,8 @@ def _closed(attempt: Attempt, result: str, at: datetime) -> Attempt:
 
 
 def _adopted(attempt: Attempt, execution_id: str) -> Attempt:
-    return replace(_at_least(attempt, AttemptState.ACCEPTED), execution_id=execution_id)
+    attempt = _at_least(attempt, AttemptState.ACCEPTED)
+    return attempt if attempt.execution_id == execution_id else replace(attempt, execution_id=execution_id)
 
 
 def _at_least(attempt: Attempt, state: AttemptState) -> Attempt:

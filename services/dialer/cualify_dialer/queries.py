@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from uuid import UUID
 
 from cualify_dialer.model import Attempt, AttemptState, Call, CallState, HangUpState
 from cualify_shared.database import Connection, Row
 from cualify_shared.events.call import CallCancelRequested, CallRequested
+
+REQUESTS_REMEMBERED = 2000
 
 PUT_JOBS = """
 INSERT INTO dial_jobs (call_id, org_id, state, request, to_e164, next_at, latest_at, provider, has_fallback,
@@ -82,7 +85,7 @@ async def put_tombstones(connection: Connection, wishes: Sequence[CallCancelRequ
 
 
 LOCK_JOBS = """
-SELECT call_id, state, request, next_at, cancel_requested_at, event_sequence, artifact_sequence,
+SELECT call_id, state, request::text AS request, next_at, cancel_requested_at, event_sequence, artifact_sequence,
        route, correlation_id, status, ended_reason, ended_at
 FROM dial_jobs
 WHERE call_id = ANY($1::uuid[]) AND state <> 'tombstone'
@@ -110,9 +113,15 @@ async def locked_calls(connection: Connection, call_ids: Iterable[UUID]) -> dict
     return {row["call_id"]: _call(row, attempts[row["call_id"]]) for row in jobs}
 
 
+@lru_cache(maxsize=REQUESTS_REMEMBERED)
+def _request(text: str) -> CallRequested:
+    """A call is locked some ten times in its life, with the same words each time: they are read once."""
+    return CallRequested.model_validate_json(text, extra="ignore")
+
+
 def _call(row: Row, attempts: Iterable[Attempt]) -> Call:
     return Call(
-        request=CallRequested.model_validate(row["request"], extra="ignore"),
+        request=_request(row["request"]),
         state=CallState(row["state"]),
         next_at=row["next_at"],
         cancel_requested_at=row["cancel_requested_at"],

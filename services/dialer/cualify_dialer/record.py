@@ -79,7 +79,8 @@ class Recorder:
         for provider in opened:
             log.error("breaker_opened", provider=provider)
             metrics.BREAKERS_OPENED.labels(provider).inc()
-        self._changed()
+        if changes.makes_room:
+            self._changed()
         return [changes.after.get(one.call_id) for one in noted]
 
 

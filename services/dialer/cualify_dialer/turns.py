@@ -28,6 +28,16 @@ async def lock_dialing(connection: Connection) -> None:
     await connection.execute(LOCK_DIALING, DIALING_LOCK)
 
 
+SOMEBODY_WAITS = """
+SELECT EXISTS (SELECT FROM dial_jobs WHERE state = 'queued')
+"""
+
+
+async def somebody_waits(connection: Connection) -> bool:
+    """Whether a claim is worth its while: whoever waits for a time, a line or a number is queued."""
+    return bool(await connection.fetchval(SOMEBODY_WAITS))
+
+
 ROOM = """
 SELECT known.provider,
        (SELECT count(*)
