@@ -53,7 +53,7 @@ def as_it_is(attempt: Attempt) -> Owner:
     )
 
 
-@pytest.mark.parametrize(("past", "said"), itertools.product(PASTS, SAID))
+@pytest.mark.parametrize(("past", "said"), list(itertools.product(PASTS, SAID)))
 def test_the_short_way_leaves_out_only_what_the_long_one_would_not_have_done(
     past: tuple[Learnt, ...], said: Snapshot
 ) -> None:

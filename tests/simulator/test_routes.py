@@ -199,17 +199,11 @@ async def test_rows_move_between_pages_while_one_reads() -> None:
 
 async def test_a_call_outside_the_agents_hours_is_rescheduled_and_dialed_later() -> None:
     hour = datetime.now(IST).hour
-    closed = (
-        {"call_start_hour": (hour + 1) % 24, "call_end_hour": min(hour + 2, 23)}
-        if hour < 23
-        else {
-            "call_start_hour": 0,
-            "call_end_hour": 1,
-        }
-    )
+    opening = (hour + 1) % 24
+    closed = {"call_start_hour": opening, "call_end_hour": opening}
     async with simulated(simulator_speed=20_000) as world:
-        agent_id = await world.make_agent(calling_guardrails=closed)
-        execution_id = await world.placed("+919990000101", agent_id=agent_id)
+        await world.ask("PATCH", f"/v2/agent/{world.agent_id}", json={"agent_config": {"calling_guardrails": closed}})
+        execution_id = await world.placed("+919990000101")
         await world.receiver.until_status("busy")
         assert "rescheduled" in world.receiver.statuses()
         assert [entry["execution_id"] for entry in await world.journal("ring")] == [execution_id]
@@ -218,12 +212,12 @@ async def test_a_call_outside_the_agents_hours_is_rescheduled_and_dialed_later()
 async def test_a_rescheduled_call_can_be_stopped_and_the_hours_be_passed_over() -> None:
     closed = {"call_start_hour": 12, "call_end_hour": 12}
     async with simulated(simulator_speed=1) as world:
-        agent_id = await world.make_agent(calling_guardrails=closed)
-        execution_id = await world.placed("+919990000101", agent_id=agent_id)
+        await world.ask("PATCH", f"/v2/agent/{world.agent_id}", json={"agent_config": {"calling_guardrails": closed}})
+        execution_id = await world.placed("+919990000101")
         shown = await world.execution(execution_id)
         assert (shown["status"], shown["initiated_at"]) == ("rescheduled", None)
         assert (await world.ask("POST", f"/call/{execution_id}/stop"))[0] == 200
-        body = {"agent_id": agent_id, "recipient_phone_number": "+919990000101", "bypass_call_guardrails": True}
+        body = {"agent_id": world.agent_id, "recipient_phone_number": "+919990000101", "bypass_call_guardrails": True}
         _, placed = await world.ask("POST", "/call", json=body)
         assert (await world.execution(placed["execution_id"]))["status"] == "queued"
 

@@ -209,15 +209,17 @@ class Callbacks:
         owners: Sequence[Owner | None],
         weights: Sequence[Weight],
     ) -> None:
-        """The bodies, and in the same transaction what those that matter change."""
+        """The bodies, and in the same transaction what those that matter change; without those one statement does."""
+        if Weight.FOLD not in weights:
+            await callback_queries.put_provider_events(connection, _events(callbacks, owners))
+            return
         async with connection.transaction():
             new = await callback_queries.put_provider_events(connection, _events(callbacks, owners))
             noted = _noted(callbacks, owners, weights, new)
-            changes = await apply(connection, noted, now=self._clock(), pace=self._pace) if noted else None
+            changes = await apply(connection, noted, now=self._clock(), pace=self._pace)
             faults.point("dialer.callbacks_handled")
-        if changes is not None:
-            self._committed()
-            changes.report()
+        self._committed()
+        changes.report()
 
 
 class AheadOfTheRouter:
