@@ -1,9 +1,11 @@
 """Every SQL constant of every member prepares against its migrated schema: no statement is met first in production."""
 
+import ast
 import importlib
 import pkgutil
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -50,6 +52,38 @@ async def test_constraints_carry_names_that_read_as_rules(package: str, database
     )
     await connection.close()
     assert [row["name"] for row in generated] == []
+
+
+SESSION_STATE = re.compile(
+    r"\b(LISTEN|UNLISTEN|DECLARE|PREPARE|CREATE\s+TEMP|DISCARD)\b|\bpg_(try_)?advisory_lock|\bset_config\("
+    r"|^\s*SET\s+(?!LOCAL\b)\w+\s*(=|TO\b)"
+)
+OWN_CONNECTION = {"outbox.py", "database.py"}
+"""The relay's lock and the migrations' are on connections of their own, outside of the pool."""
+
+
+def test_nobody_leaves_state_on_a_pooled_connection() -> None:
+    """A connection goes back to the pool as it is: a lock or a setting would be the next one's."""
+    looked_at = 0
+    for package in (*PACKAGES, "cualify_shared"):
+        for path in Path(str(importlib.import_module(package).__path__[0])).rglob("*.py"):
+            if path.name in OWN_CONNECTION and package == "cualify_shared":
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    looked_at += 1
+                    is_sql = STATEMENT.match(node.value) or node.value.lstrip().startswith("SET ")
+                    assert not (is_sql and SESSION_STATE.search(node.value)), f"{path.name}: {node.value}"
+    assert looked_at > 1000
+
+
+@pytest.mark.parametrize(
+    "sql", ["SELECT pg_advisory_lock(1)", "SET statement_timeout = '1s'", "SELECT set_config('a', 'b', false)"]
+)
+def test_the_look_for_state_sees_it(sql: str) -> None:
+    assert SESSION_STATE.search(sql)
+    assert not SESSION_STATE.search("SET LOCAL statement_timeout = '1s'")
+    assert not SESSION_STATE.search("SELECT pg_advisory_xact_lock(1)")
 
 
 async def test_the_walk_would_see_a_broken_statement(database: MakeDatabase) -> None:

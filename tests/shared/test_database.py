@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from cualify_shared.database import MigrationError, Pool, is_passing, migrate
+from cualify_shared.database import MigrationError, Pool, create_pool, is_passing, migrate
 from tests.support.databases import Databases
 
 
@@ -77,3 +77,25 @@ async def test_json_goes_in_and_out_as_python(
 )
 def test_only_what_can_pass_by_itself_is_waited_for(error: Exception, passing: bool) -> None:
     assert is_passing(error) is passing
+
+
+async def test_a_connection_comes_back_without_the_transaction_that_was_left_open(databases: Databases) -> None:
+    pool = await create_pool(await databases.empty(), application_name="test", size=1)
+    async with pool.acquire() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute("CREATE TABLE left_open (id int)")
+    async with pool.acquire() as connection:
+        assert not connection.is_in_transaction()
+        assert await connection.fetchval("SELECT to_regclass('left_open')") is None
+    await pool.close()
+
+
+async def test_using_the_pool_costs_no_statement_but_ones_own(databases: Databases) -> None:
+    dsn = await databases.empty()
+    pool = await create_pool(dsn, application_name="frugal", size=1)
+    await pool.fetchval("SELECT 'the last'")
+    bystander = await asyncpg.connect(dsn)
+    last = await bystander.fetchval("SELECT query FROM pg_stat_activity WHERE application_name = 'frugal'")
+    await bystander.close()
+    await pool.close()
+    assert last == "SELECT 'the last'"
