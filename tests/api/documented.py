@@ -1,7 +1,7 @@
 """What the OpenAPI document says about an answer, and whether the answer keeps to it."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -59,13 +59,17 @@ def errors(schema: dict[str, Any], value: Any) -> list[str]:
     return [f"{error.json_path}: {error.message}" for error in found]
 
 
-def check(method: str, path: str, status: int, body: Any) -> None:
+def check(method: str, path: str, status: int, body: Any, headers: Mapping[str, str]) -> None:
     """Fails where the document does not expect this answer. Paths that it does not know are none of its business."""
     operation = _operation(method.lower(), path.partition("?")[0])
     if operation is None:
         return
     assert str(status) in operation["responses"], f"{method} {path} answered {status}, which is not documented"
-    content = resolved(operation["responses"][str(status)]).get("content")
+    described = resolved(operation["responses"][str(status)])
+    if status < 400:
+        missing = {name for name in described["headers"] if name not in headers}
+        assert not missing, f"{method} {path} {status} came without {missing}"
+    content = described.get("content")
     if content is not None:
         assert errors(content["application/json"]["schema"], body) == [], f"{method} {path} {status}"
 

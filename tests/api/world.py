@@ -101,7 +101,7 @@ class World:
         async with self.http.request(method, self.url + path, **more) as response:
             answer = Answer(response.status, await response.json(), response.headers)
         if self.documented:
-            documented.check(method, path, answer.status, answer.body)
+            documented.check(method, path, answer.status, answer.body, answer.headers)
         return answer
 
     async def admin(self, method: str, path: str, body: Any = None) -> Any:

@@ -16,7 +16,7 @@ PATH = "/api/v1/wallet/top-ups"
 async def order(world: World, org: Org, amount_paise: Any = 118_000, *, key: str | None = None) -> Answer:
     headers = org.auth | ({"Idempotency-Key": key} if key else {})
     answer = await world.ask("POST", PATH, json={"amount_paise": amount_paise}, headers=headers)
-    check("POST", PATH, answer.status, answer.body)
+    check("POST", PATH, answer.status, answer.body, answer.headers)
     return answer
 
 

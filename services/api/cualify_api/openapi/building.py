@@ -69,10 +69,24 @@ def content(schema: Schema, example: Any) -> dict[str, Any]:
     return {"application/json": {"schema": schema, "example": example}}
 
 
+OF_THE_LIMIT: Final = (
+    "RateLimit-Policy",
+    "RateLimit",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+)
+
+
+def headers(*names: str) -> dict[str, Any]:
+    """Headers of an answer; the request's id is on every one."""
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in ("X-Request-Id", *names)}
+
+
 def success(status: int, about: str, schema: Schema, example: Any) -> dict[str, Any]:
     """A success, by its status."""
-    headers = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
-    return {str(status): {"description": about, "headers": headers, "content": content(schema, example)}}
+    described = {"description": about, "headers": headers(*OF_THE_LIMIT), "content": content(schema, example)}
+    return {str(status): described}
 
 
 def operation(

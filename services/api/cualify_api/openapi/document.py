@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 
 from cualify_api.openapi import examples
+from cualify_api.openapi.building import OF_THE_LIMIT, headers
 from cualify_api.openapi.links import with_links
 from cualify_api.openapi.operations import PATHS
 from cualify_api.openapi.schemas import SCHEMAS, ref
@@ -71,8 +72,19 @@ def document() -> dict[str, Any]:
                 }
             },
             "headers": {
-                "X-Request-Id": {"schema": {"type": "string"}, "description": "Names the request; say it to support."},
-                "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
+                "X-Request-Id": {
+                    "schema": {"type": "string"},
+                    "required": True,
+                    "description": "Names the request; say it to support.",
+                },
+                "Retry-After": _header("Seconds.", least=1),
+                "RateLimit-Policy": _header("How many requests in how many seconds.", example='"org";q=120;w=60'),
+                "RateLimit": _header(
+                    "What is left, and in how many seconds there is more.", example='"org";r=119;t=60'
+                ),
+                "X-RateLimit-Limit": _header("Requests a minute, of the whole org."),
+                "X-RateLimit-Remaining": _header("What is left of them."),
+                "X-RateLimit-Reset": _header("Seconds until the oldest request of the minute no longer counts."),
             },
             "responses": {code: _refusal(code) for code in STATUS},
             "schemas": SCHEMAS,
@@ -80,13 +92,19 @@ def document() -> dict[str, Any]:
     }
 
 
+def _header(about: str, *, least: int = 0, example: str | None = None) -> dict[str, Any]:
+    if example is not None:
+        return {"schema": {"type": "string"}, "description": about, "example": example}
+    return {"schema": {"type": "integer", "minimum": least}, "description": about}
+
+
 def _refusal(code: Code) -> dict[str, Any]:
-    headers = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
-    if code in ("too_many_requests", "conflict"):
-        headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
+    """Who has no key has no org, and so no limit of one."""
+    of_the_limit = () if code == "unauthorized" else OF_THE_LIMIT
+    waits = ("Retry-After",) if code in ("too_many_requests", "conflict") else ()
     return {
         "description": f"`{code}`: {_ABOUT[code]}",
-        "headers": headers,
+        "headers": headers(*of_the_limit, *waits),
         "content": {"application/json": {"schema": ref("Error"), "example": examples.error(code)}},
     }
 

@@ -10,11 +10,13 @@ from cualify_api.openapi.building import (
     LIMIT,
     NAMED,
     NEXT_WITH_CURSOR,
+    OF_THE_LIMIT,
     OFFSET,
     PREFER,
     WITH_BODY,
     Paths,
     content,
+    headers,
     operation,
     parameter,
     path_id,
@@ -112,7 +114,7 @@ CALLS: Final[Paths] = {
             {
                 "200": {
                     "description": "Oldest first; or, asked for with `Accept: text/event-stream`, as it happens.",
-                    "headers": {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}},
+                    "headers": headers(*OF_THE_LIMIT),
                     "content": {
                         **content(
                             {
