@@ -17,10 +17,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.partitioner import murmur2
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from faststream.security import BaseSecurity
 
 from cualify_shared import faults, metrics
 from cualify_shared.database import Connection, connect, is_passing
 from cualify_shared.events.envelope import Encoded, Event, encoded, headers
+from cualify_shared.kafka_security import for_aiokafka
 from cualify_shared.values import quick_thing
 from cualify_shared.waiting import until_set, within
 
@@ -110,9 +112,18 @@ class RelayLost(Exception):
 class Relay:
     """Moves the outbox to Kafka. Of several replicas the one that holds the session's advisory lock is active."""
 
-    def __init__(self, *, dsn: str, service: str, bootstrap_servers: str, topic_prefix: str) -> None:
+    def __init__(
+        self,
+        *,
+        dsn: str,
+        service: str,
+        bootstrap_servers: str,
+        topic_prefix: str,
+        security: BaseSecurity | None = None,
+    ) -> None:
         self._dsn, self._service = dsn, service
         self._bootstrap_servers, self._topic_prefix = bootstrap_servers, topic_prefix
+        self._security = for_aiokafka(security)
         self._awake = asyncio.Event()
         self._pause, self._moved_at = POLL_SEC[0], 0.0
         self.problem: str | None = None
@@ -155,6 +166,7 @@ class Relay:
             linger_ms=0,
             max_batch_size=MAX_BATCH_BYTES,
             request_timeout_ms=int(ACK_WITHIN_SEC * 1000),
+            **self._security,
         )
         try:
             await asyncio.wait_for(producer.start(), ACK_WITHIN_SEC)

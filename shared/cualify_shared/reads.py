@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
+from faststream.security import BaseSecurity
 
 from cualify_shared import dead_letters, faults, metrics
 from cualify_shared.database import Connection, Pool, is_passing
@@ -195,6 +196,7 @@ class Subscription:
     replica: str
     drain_sec: float
     stalled_after_sec: float
+    security: BaseSecurity | None = None
 
     def group(self, topic: Topic) -> str:
         """One group per (service, topic), so that no topic waits for another."""
@@ -217,6 +219,7 @@ class Reading:
         self.broker = KafkaBroker(
             subscription.bootstrap_servers,
             client_id=f"cualify-{subscription.service}",
+            security=subscription.security,
             ack_policy=AckPolicy.MANUAL,
             allow_auto_create_topics=subscription.embedded,
             graceful_timeout=subscription.drain_sec,

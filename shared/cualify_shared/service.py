@@ -19,11 +19,13 @@ import structlog
 import uvicorn
 import uvloop
 from fastapi import FastAPI
+from faststream.security import BaseSecurity
 from pydantic import ValidationError
 
 from cualify_shared.database import MigrationError, Pool, create_pool, migrate
 from cualify_shared.health import Health, Loop
 from cualify_shared.http_protocol import BoundedHttp
+from cualify_shared.kafka_security import security_of
 from cualify_shared.logs import set_up_logs
 from cualify_shared.operator_routes import operator_routes
 from cualify_shared.outbox import Relay
@@ -87,6 +89,7 @@ class Service(Generic[SettingsT]):
         stop = asyncio.Event()
         _on_signals(stop)
         dsn = settings.database_url.get_secret_value()
+        security = security_of(settings)
         pool = await create_pool(
             dsn, application_name=self.name, size=settings.database_pool_size, settings=self.database_settings
         )
@@ -96,10 +99,11 @@ class Service(Generic[SettingsT]):
             service=self.name,
             bootstrap_servers=settings.kafka_bootstrap_servers,
             topic_prefix=settings.kafka_topic_prefix,
+            security=security,
         )
         parts = self.parts(Context(settings, pool, relay.wake, stop))
         readers = {read.topic.name: Reader(read, pool=pool, stop=stop, committed=relay.wake) for read in parts.reads}
-        reading = self._reading(settings, list(readers.values()))
+        reading = self._reading(settings, list(readers.values()), security)
         health = Health(pool=pool, relay=relay, reading=reading)
         server = _server(settings, self._app(parts, health, pool, readers, settings))
         # The stopping order: no new work (HTTP, Kafka), then the loops finish theirs, then the outbox is emptied.
@@ -136,7 +140,7 @@ class Service(Generic[SettingsT]):
         if late:
             os._exit(1)
 
-    def _reading(self, settings: SettingsT, readers: Sequence[Reader]) -> Reading | None:
+    def _reading(self, settings: SettingsT, readers: Sequence[Reader], security: BaseSecurity) -> Reading | None:
         if not readers:
             return None
         return Reading(
@@ -149,6 +153,7 @@ class Service(Generic[SettingsT]):
                 replica=settings.replica,
                 drain_sec=settings.drain_sec,
                 stalled_after_sec=settings.stalled_after_sec,
+                security=security,
             ),
         )
 

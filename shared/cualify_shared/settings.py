@@ -1,21 +1,39 @@
 """What every service is told by its environment. A service adds its own fields in its `settings.py`."""
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class ServiceSettings(BaseSettings):
-    """Read from environment variables of the same name in upper case; unknown variables are ignored."""
+class KafkaSettings(BaseSettings):
+    """Where Kafka is, and how one is let in there. Read from variables of the same name in upper case."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    kafka_bootstrap_servers: str
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str = ""
+    kafka_sasl_password: SecretStr = SecretStr("")
+    kafka_ca_file: str = ""
+    """Certificates, as PEM, that the brokers' are signed by; empty: the system's."""
+
+    @model_validator(mode="after")
+    def _names_itself_to_kafka(self) -> Self:
+        named = self.kafka_sasl_username and self.kafka_sasl_password.get_secret_value()
+        if self.kafka_security_protocol.startswith("SASL") and not named:
+            raise ValueError("SASL needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD")
+        return self
+
+
+class ServiceSettings(KafkaSettings):
+    """Read from environment variables of the same name in upper case; unknown variables are ignored."""
 
     database_url: SecretStr
     """The service's own PostgreSQL database, with its own role."""
     database_pool_size: Annotated[int, Field(ge=2, le=100)] = 10
 
-    kafka_bootstrap_servers: str
     kafka_topic_prefix: str = ""
     """Put before every topic and group name, so that several environments can share one cluster."""
     kafka_embedded: bool = False

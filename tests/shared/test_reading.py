@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from faststream import AckPolicy
+from faststream.security import BaseSecurity
 
 from cualify_local.kafka.broker import Kafka
 from cualify_shared import reads
@@ -39,6 +40,7 @@ def make_reading(
     stop: asyncio.Event,
     handler: Handler = remember,
     stalled_after_sec: float = 60,
+    security: BaseSecurity | None = None,
 ) -> Reading:
     reader = Reader(Read(CALL_EVENTS, (CallDialing,), handler), pool=pool, stop=stop, committed=lambda: None)
     subscription = Subscription(
@@ -49,6 +51,7 @@ def make_reading(
         replica="",
         drain_sec=5,
         stalled_after_sec=stalled_after_sec,
+        security=security,
     )
     return Reading([reader], subscription)
 

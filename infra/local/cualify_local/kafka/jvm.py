@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,8 +38,12 @@ class Java:
     version: str
 
 
-def start_jvm(data_dir: Path, log: Path) -> Kafka:
+def start_jvm(
+    data_dir: Path, log: Path, *, listeners: Mapping[str, int] | None = None, more: Mapping[str, object] | None = None
+) -> Kafka:
     """Start a broker on free ports of 127.0.0.1 with its data in `data_dir`, kept for the next start.
+
+    `listeners`: further ones by their security protocol and port; `more`: what they need of the broker's properties.
 
     Returns once it answers a Metadata request. Raises KafkaUnavailable if Java or Maven is missing, or it can't start.
     """
@@ -47,7 +51,8 @@ def start_jvm(data_dir: Path, log: Path) -> Kafka:
     jars = ensure_jars()
     broker_port, controller_port = children.free_ports(2)
     data_dir = data_dir.absolute()
-    config = _write_config(data_dir, broker_port, controller_port)
+    settings = _settings(data_dir / "log", broker_port, controller_port, listeners or {}) | dict(more or {})
+    config = _write_config(data_dir, settings)
     program = Program(name="kafka", args=_command(java, jars, config, data_dir), log=log, cwd=data_dir)
     return run(program, f"127.0.0.1:{broker_port}", data_dir)
 
@@ -166,12 +171,12 @@ def _command(java: Java, jars: Path, config: Path, data_dir: Path) -> tuple[str,
     )
 
 
-def _write_config(data_dir: Path, broker_port: int, controller_port: int) -> Path:
+def _write_config(data_dir: Path, settings: dict[str, object]) -> Path:
     log_dir = data_dir / "log"
     log_dir.mkdir(parents=True, exist_ok=True)
     _format(log_dir / "meta.properties")
     config = data_dir / "server.properties"
-    config.write_text(_properties(_settings(log_dir, broker_port, controller_port)))
+    config.write_text(_properties(settings))
     return config
 
 
@@ -188,15 +193,17 @@ def _id() -> str:
     return text
 
 
-def _settings(log_dir: Path, broker_port: int, controller_port: int) -> dict[str, object]:
+def _settings(log_dir: Path, broker_port: int, controller_port: int, listeners: Mapping[str, int]) -> dict[str, object]:
+    offered = {"PLAINTEXT": broker_port, **listeners}
+    advertised = ",".join(f"{name}://127.0.0.1:{port}" for name, port in offered.items())
     one_copy = ("offsets.topic", "transaction.state.log", "share.coordinator.state.topic")
     return {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://127.0.0.1:{broker_port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{broker_port}",
+        "listeners": f"{advertised},CONTROLLER://127.0.0.1:{controller_port}",
+        "advertised.listeners": advertised,
         "log.dirs": log_dir,
         **{f"{topic}.replication.factor": 1 for topic in one_copy},
         **{f"{topic}.min.isr": 1 for topic in one_copy[1:]},
