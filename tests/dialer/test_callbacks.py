@@ -108,7 +108,7 @@ async def test_every_body_is_kept_and_a_hint_makes_the_look_up_due_even_when_it_
     words = ("queued", "ringing", "quantum-leap", "in-progress", "in-progress", "call-disconnected")
     assert await dialer.hear(*(a_body(word, ref, n=n) for n, word in enumerate(words))) == [True] * len(words)
     assert await dialer.pool.fetchval("SELECT count(*) FROM provider_events WHERE call_id IS NOT NULL") == len(words)
-    assert await dialer.names(request.call_id) == ["call.dialing", "call.in_progress"]
+    assert await dialer.names(request.call_id) == ["call.dialing", "call.provider_accepted", "call.in_progress"]
     assert await dialer.recover() == 0, "nothing is due"
     for _ in range(2):
         await dialer.hear(a_body("completed", ref))

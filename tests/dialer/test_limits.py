@@ -107,6 +107,7 @@ async def test_a_line_that_dropped_is_not_waited_for_beyond_the_limit_and_its_ar
     names = await limited.dialer.names(request.call_id)
     assert names == [
         "call.dialing",
+        "call.provider_accepted",
         "call.in_progress",
         "call.completed",
         "call.transcript_ready",
