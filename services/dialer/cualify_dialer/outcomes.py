@@ -24,11 +24,10 @@ moves forward, ends a call once, and after its end changes nothing. Its rules:
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from enum import StrEnum
 from typing import assert_never
 
-from cualify_dialer import facts
+from cualify_dialer import ends, facts, look_times
 from cualify_dialer.facts import End
 from cualify_dialer.model import (
     NOBODY_RUNG,
@@ -47,7 +46,6 @@ from cualify_dialer.model import (
     Pace,
     Postponed,
     Rerouted,
-    time_limit,
 )
 from cualify_dialer.providers import (
     Accepted,
@@ -79,11 +77,6 @@ class Alarm(StrEnum):
 
 NOT_BY_THE_PROVIDER = NOBODY_RUNG | {"outcome_unknown"}
 """Results after which the provider must have nothing to say any more."""
-
-RUNG_IN_VAIN = {"busy": "busy", "no_answer": "no_answer"}
-"""Results after which a call may be rung again, and the status of each where it is not."""
-
-HANG_UP_SEEN_WITHIN = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +168,7 @@ def _cancel_wanted(call: Call, at: datetime, *, now: datetime) -> Step:
         return Step(call)
     call = replace(call, cancel_requested_at=call.cancel_requested_at or at)
     if call.waits:
-        return _ended(call, _canceled(now))
+        return _ended(call, ends.canceled(now))
     attempt = call.attempts[-1]
     if attempt.execution_id is not None and attempt.hang_up is None:
         attempt = replace(attempt, look_up_at=min(now, attempt.look_up_at))
@@ -184,11 +177,11 @@ def _cancel_wanted(call: Call, at: datetime, *, now: datetime) -> Step:
 
 def _given_up(call: Call, reason: str, *, now: datetime) -> Step:
     """Not dialed any more. One that had rung before, in vain, ends as it did then."""
-    rung = [attempt for attempt in call.attempts if attempt.result in RUNG_IN_VAIN]
+    rung = [attempt for attempt in call.attempts if attempt.result in ends.RUNG_IN_VAIN]
     if not rung or reason != "expired":
         return _ended(call, End(status="failed", reason=reason, ended_at=now))
     result = rung[-1].result or reason
-    return _ended(call, End(status=RUNG_IN_VAIN[result], reason=result, ended_at=now))
+    return _ended(call, End(status=ends.RUNG_IN_VAIN[result], reason=result, ended_at=now))
 
 
 def _on_next_route(call: Call) -> Call:
@@ -222,14 +215,14 @@ def _accepted(call: Call, attempt: Attempt, execution_id: str, *, now: datetime,
     if attempt.execution_id is not None:
         return Step(call, alarms=() if attempt.execution_id == execution_id else (Alarm.SECOND_EXECUTION,))
     attempt = _adopted(attempt, execution_id)
-    return Step(_with(call, replace(attempt, look_up_at=_next_look(call, attempt, now=now, pace=pace))))
+    return Step(_with(call, replace(attempt, look_up_at=look_times.next_look(call, attempt, now=now, pace=pace))))
 
 
 def _refused(call: Call, attempt: Attempt, *, now: datetime) -> Step:
     """Nobody was rung: at once to the next provider, if there is one that was not asked yet."""
     call = _with(call, attempt)
     if call.cancel_requested_at is not None:
-        return _ended(call, _canceled(now))
+        return _ended(call, ends.canceled(now))
     if call.route + 1 < len(call.routes):
         return Step(replace(_on_next_route(call), state=CallState.QUEUED, next_at=now))
     return _ended(call, End(status="failed", reason="provider_refused", ended_at=now, ended_by="provider"))
@@ -239,7 +232,7 @@ def _again(call: Call, attempt: Attempt, at_least_sec: float, *, now: datetime, 
     """Nobody was rung: back into the queue, under a new number, until `latest_at`. A pause after the last provider."""
     call = _with(call, attempt)
     if call.cancel_requested_at is not None:
-        return _ended(call, _canceled(now))
+        return _ended(call, ends.canceled(now))
     if attempt.number >= pace.attempts_limit:
         return _ended(call, End(status="failed", reason="provider_unavailable", ended_at=now, ended_by="provider"))
     call = _on_next_route(call)
@@ -268,7 +261,9 @@ def _in_time(call: Call, number: int, *, pace: Pace) -> Call:
     attempt = call.attempt(number)
     if attempt is None or attempt.started_at is None or attempt.disconnected_at is not None:
         return call
-    return _with(call, replace(attempt, look_up_at=min(attempt.look_up_at, _time_limit(call, attempt, pace=pace))))
+    return _with(
+        call, replace(attempt, look_up_at=min(attempt.look_up_at, look_times.hang_up_at(call, attempt, pace=pace)))
+    )
 
 
 def _looked_up(call: Call, attempt: Attempt, learnt: LookedUp, *, now: datetime, pace: Pace) -> Step:
@@ -280,13 +275,13 @@ def _looked_up(call: Call, attempt: Attempt, learnt: LookedUp, *, now: datetime,
     seen = step.call.attempt(attempt.number)
     if seen is None or not seen.is_open:
         return step
-    if now >= _latest_end(call, attempt, pace=pace):
+    if now >= look_times.latest_end(call, attempt, pace=pace):
         return _parked(step.call, seen, step, now=now)
-    if call.state is not CallState.ENDED and now >= _last_look(call, attempt, pace=pace):
+    if call.state is not CallState.ENDED and now >= look_times.last_look(call, attempt, pace=pace):
         step = _at_its_limit(step, seen, learnt.look, now=now)
         seen = step.call.attempt(attempt.number) or seen
     if is_newest:
-        seen = replace(seen, look_up_at=_next_look(call, seen, now=now, pace=pace))
+        seen = replace(seen, look_up_at=look_times.next_look(call, seen, now=now, pace=pace))
         step = replace(step, call=_with(step.call, seen))
     return step
 
@@ -316,37 +311,6 @@ def _hung_up(attempt: Attempt, learnt: LookedUp) -> Attempt:
             assert_never(learnt.hang_up)
 
 
-def _time_limit(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
-    return time_limit(
-        asked_at=attempt.asked_at,
-        started_at=attempt.started_at,
-        max_duration_sec=call.request.terms.max_duration_sec,
-        overtime_sec=pace.hang_up_after_sec,
-    )
-
-
-def _last_look(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
-    """So long before a call has to have ended that what is read back can be written down by then."""
-    longest_sec = call.request.terms.max_duration_sec + pace.overtime_sec - pace.last_look_early_sec
-    return attempt.asked_at + timedelta(seconds=longest_sec)
-
-
-def _latest_end(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
-    longest_sec = call.request.terms.max_duration_sec + pace.overtime_sec + pace.give_up_after_sec
-    return attempt.asked_at + timedelta(seconds=longest_sec)
-
-
-def _next_look(call: Call, attempt: Attempt, *, now: datetime, pace: Pace) -> datetime:
-    """After the usual time, but at the next of its two limits at the latest; at once where we have yet to hang up."""
-    if call.cancel_requested_at is not None and attempt.execution_id is not None and attempt.hang_up is None:
-        return now + timedelta(seconds=min(pace.look_up_soon_sec, pace.look_up_every_sec))
-    next_look = now + timedelta(seconds=pace.look_up_every_sec)
-    if attempt.hang_up is HangUpState.DONE:
-        return min(next_look, now + HANG_UP_SEEN_WITHIN)
-    limits = (_time_limit(call, attempt, pace=pace), _last_look(call, attempt, pace=pace))
-    return min([next_look, *(limit for limit in limits if limit > now)])
-
-
 def _found(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
     is_another = attempt.execution_id not in (None, snapshot.execution_id)
     if is_another or snapshot.ref not in (None, attempt.ref):
@@ -371,9 +335,9 @@ def _at_its_limit(step: Step, attempt: Attempt, look: LookUp, *, now: datetime) 
     if not isinstance(look, Found) or look.snapshot.execution_id != attempt.execution_id:
         return step
     if attempt.disconnected_at is not None:
-        end = _dropped(step.call, attempt, look.snapshot, dropped_at=attempt.disconnected_at, now=now)
+        end = ends.dropped(step.call, attempt, look.snapshot, dropped_at=attempt.disconnected_at, now=now)
     else:
-        end = _talking(step.call, attempt, look.snapshot, now=now)
+        end = ends.talking(step.call, attempt, look.snapshot, now=now)
     told, alarms = step.told, step.alarms
     if end.reason == "outcome_unknown":
         alarms = (*alarms, Alarm.OUTCOME_UNKNOWN)
@@ -386,45 +350,10 @@ def _at_its_limit(step: Step, attempt: Attempt, look: LookUp, *, now: datetime) 
     return replace(ended, told=(*told, *ended.told), alarms=alarms)
 
 
-def _dropped(call: Call, attempt: Attempt, snapshot: Snapshot, *, dropped_at: datetime, now: datetime) -> End:
-    """The provider still works on what was said. Known are the times at which it was seen to begin and to end."""
-    talked_sec = snapshot.talked_sec
-    if talked_sec == 0 and attempt.started_at is not None:
-        talked_sec = _seconds(dropped_at - attempt.started_at)
-    if talked_sec == 0 and attempt.started_at is None:
-        return _unknown(now)
-    shown = replace(_without_artifacts(snapshot), talked_sec=talked_sec)
-    status, reason, ended_by = _by_us(call, attempt, shown, "completed", "completed")
-    return End(status=status, reason=reason, ended_at=dropped_at, ended_by=ended_by, snapshot=shown)
-
-
-def _talking(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> End:
-    """The provider has it live. What was talked on for the whole of its time is worth that time, and no more."""
-    if snapshot.phase is not Phase.IN_PROGRESS or attempt.started_at is None:
-        return _unknown(now)
-    limit = timedelta(seconds=call.request.terms.max_duration_sec)
-    ended_at = min(now, attempt.started_at + limit)
-    shown = replace(_without_artifacts(snapshot), talked_sec=_seconds(ended_at - attempt.started_at))
-    return End(status="completed", reason="time_limit", ended_at=ended_at, ended_by="platform", snapshot=shown)
-
-
-def _unknown(now: datetime) -> End:
-    return End(status="failed", reason="outcome_unknown", ended_at=now)
-
-
-def _without_artifacts(snapshot: Snapshot) -> Snapshot:
-    """They are complete only with the provider's own end, and are told with that."""
-    return replace(snapshot, transcript=(), recording_url=None)
-
-
-def _seconds(span: timedelta) -> Decimal:
-    return Decimal(str(max(0.0, span.total_seconds())))
-
-
 def _parked(call: Call, attempt: Attempt, step: Step, *, now: datetime) -> Step:
     """Nobody knows how it ended, or whether it ever will."""
     call = _with(call, _closed(attempt, "outcome_unknown", now))
-    end = _ended(call, _unknown(now))
+    end = _ended(call, ends.unknown(now))
     return replace(end, told=(*step.told, *end.told), alarms=(*step.alarms, Alarm.OUTCOME_UNKNOWN))
 
 
@@ -448,7 +377,7 @@ def _advanced(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime
 def _ended_by_provider(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
     """The end, with everything before it that never came: the answer, the facts; and what the call left behind."""
     status, reason = facts.status_of(snapshot, was_answered=attempt.started_at is not None)
-    status, reason, ended_by = _by_us(call, attempt, snapshot, status, reason)
+    status, reason, ended_by = ends.by_us(call, attempt, snapshot, status, reason)
     ended_at = facts.ended_at(snapshot, attempt, now=now)
     started_at = facts.started_at(snapshot, attempt, ended=ended_at, now=now)
     ended_at = max(ended_at, started_at or ended_at)
@@ -465,20 +394,15 @@ def _ended_by_provider(call: Call, attempt: Attempt, snapshot: Snapshot, *, now:
     return replace(step, told=(*told, *heard, *step.told))
 
 
-def _by_us(call: Call, attempt: Attempt, snapshot: Snapshot, status: str, reason: str) -> tuple[str, str, str | None]:
-    """Status, reason and who ended it, where the provider ended it because we asked."""
-    if attempt.hang_up is not HangUpState.DONE or status in RUNG_IN_VAIN:
-        return (status, reason, snapshot.ended_by)
-    wanted = call.cancel_requested_at is not None
-    if status == "completed":
-        return (status, "canceled", "customer") if wanted else (status, "time_limit", "platform")
-    return ("canceled", "canceled", "customer") if wanted else ("failed", "expired", "platform")
-
-
 def _rung_again_at(call: Call, status: str, *, now: datetime) -> datetime | None:
     """When the call is rung again, where the customer asked for that and there is time for it."""
     retry = call.request.retry
-    if retry is None or status not in retry.on or status not in RUNG_IN_VAIN or call.cancel_requested_at is not None:
+    if (
+        retry is None
+        or status not in retry.on
+        or status not in ends.RUNG_IN_VAIN
+        or call.cancel_requested_at is not None
+    ):
         return None
     last = call.attempts[-1]
     rung = sum(attempt.may_have_rung for attempt in call.attempts)
@@ -501,10 +425,6 @@ def _ended(call: Call, end: End) -> Step:
     event = facts.ended(call, end)
     call = replace(call, state=CallState.ENDED, status=end.status, ended_reason=end.reason, ended_at=end.ended_at)
     return Step(call, (*facts.artifacts(call, end.snapshot), event))
-
-
-def _canceled(now: datetime) -> End:
-    return End(status="canceled", reason="canceled", ended_at=now, ended_by="customer")
 
 
 def _closed(attempt: Attempt, result: str, at: datetime) -> Attempt:
