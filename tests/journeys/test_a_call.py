@@ -14,7 +14,8 @@ async def test_a_call_goes_from_request_to_webhook_and_ledger(cualify: Platform)
     placed = await cualify.place("+919990000142", metadata={"crm_lead_id": "L-7890"})
     assert placed["status"] == "queued"
     assert placed["provider_call_id"] == "boln_" + placed["id"].replace("-", "")
-    ended = await cualify.until_settled(placed["id"])
+    told = await webhooks_of(cualify, placed["id"], ending="call.completed")
+    ended = await cualify.call(placed["id"])  # What the webhook told, transcript and recording with it, GET shows.
     assert (ended["status"], ended["duration_sec"], ended["credits_debited_paise"]) == ("completed", 142, 1420)
     assert ended["llm_extracted_intent"] == "demo_booked"
     assert ended["llm_sentiment"] == "positive"
@@ -26,7 +27,6 @@ async def test_a_call_goes_from_request_to_webhook_and_ledger(cualify: Platform)
     assert {"provider-accepted", "in_progress", "disclosure-played", "intent-detected"} <= set(timeline)
     assert await cualify.rings("+919990000142") == 1
 
-    told = await webhooks_of(cualify, placed["id"], ending="call.completed")
     assert [body["type"] for body in told] == ["call.dialing", "call.in_progress", "call.completed"]
     assert [body["sequence"] for body in told] == [1, 2, 3]
     last = told[-1]["data"]
