@@ -2,24 +2,35 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import orjson
 
 from cualify_shared.database import Connection, Row
-from cualify_shared.values import quick_value
 
 
-@quick_value
-class Record:
-    """A Kafka record as it came: nothing of it is trusted yet."""
+class KafkaRecord(Protocol):
+    """What of a record matters here, as it came: nothing of it is trusted yet. aiokafka's own is one."""
 
     topic: str
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(slots=True)
+class Record:
+    """A record that was parked."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
 
 
 PARK = """
@@ -31,7 +42,7 @@ ON CONFLICT ON CONSTRAINT a_record_is_parked_once DO NOTHING
 """
 
 
-async def park(connection: Connection, letters: Sequence[tuple[Record, str]]) -> None:
+async def park(connection: Connection, letters: Sequence[tuple[KafkaRecord, str]]) -> None:
     """Parks records, each with what is wrong with it, in the transaction that handles the rest of their batch."""
     if not letters:
         return
@@ -109,7 +120,7 @@ def _record(row: Row) -> Record:
     return Record(row["topic"], row["partition"], row["offset"], row["key"], row["payload"], headers)
 
 
-def _headers_to_json(record: Record) -> str:
+def _headers_to_json(record: KafkaRecord) -> str:
     """As text: asyncpg takes a list inside a jsonb[] for another dimension of the array."""
     return orjson.dumps([[name, _base64(value)] for name, value in record.headers]).decode()
 

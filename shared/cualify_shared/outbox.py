@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -70,7 +69,7 @@ async def put_encoded(connection: Connection, events: Sequence[Encoded]) -> None
 
 
 FETCH = """
-SELECT id, topic, key, payload, occurred_at
+SELECT id, topic, key, payload, (extract(epoch FROM occurred_at) * 1000)::bigint AS occurred_at_ms
 FROM outbox
 ORDER BY id
 LIMIT $1
@@ -102,7 +101,7 @@ class Waiting:
     topic: str
     key: str
     payload: bytes
-    occurred_at: datetime
+    occurred_at_ms: int
 
 
 class RelayLost(Exception):
@@ -253,10 +252,13 @@ def _hash(key: str) -> int:
 def _record_of(row: Waiting) -> dict[str, Any] | None:
     """What goes to Kafka; None where that is more than a broker takes."""
     key, mirrored = row.key.encode(), headers(row.payload)
-    if DefaultRecordBatchBuilder.estimate_size_in_bytes(key, row.payload, mirrored) > MAX_RECORD_BYTES:
+    if (
+        len(row.payload) > MAX_RECORD_BYTES // 2
+        and DefaultRecordBatchBuilder.estimate_size_in_bytes(key, row.payload, mirrored) > MAX_RECORD_BYTES
+    ):
         return None
     return {
-        "timestamp": int(row.occurred_at.timestamp() * 1000),
+        "timestamp": row.occurred_at_ms,
         "key": key,
         "value": row.payload,
         "headers": mirrored,

@@ -22,8 +22,8 @@ from faststream.security import BaseSecurity
 
 from cualify_shared import dead_letters, faults, metrics
 from cualify_shared.database import Connection, Pool, is_passing
-from cualify_shared.dead_letters import Record
-from cualify_shared.events.catalogue import EVENT_TYPES, type_of
+from cualify_shared.dead_letters import KafkaRecord
+from cualify_shared.events.catalogue import type_of, types_on
 from cualify_shared.events.envelope import Event, MalformedEvent, decode, peek_type
 from cualify_shared.events.model import EventData
 from cualify_shared.events.topics import Topic
@@ -65,11 +65,12 @@ class Reader:
         self.read = read
         self._pool, self._stop, self._committed = pool, stop, committed
         self._names = {type_of(model).name for model in read.handles}
+        self._passed_over = {kind.name for kind in types_on(read.topic)} - self._names
         self.progress_at = time.monotonic()
         self.in_hand = 0
         """Records of the batch that is being handled."""
 
-    async def handle(self, records: Sequence[Record]) -> None:
+    async def handle(self, records: Sequence[KafkaRecord]) -> None:
         """Returns when all of the records are committed: handled, of no interest, or parked."""
         self.in_hand = len(records)
         wanted, poison = self._decoded(records)
@@ -96,19 +97,20 @@ class Reader:
         else:
             log.critical("batch_stuck", topic=topic, retry_in_sec=retry_in_sec, exc_info=error)
 
-    async def redrive(self, record: Record) -> None:
+    async def redrive(self, record: KafkaRecord) -> None:
         """Sends one parked record through the same handler. Raises what the handler raises, or MalformedEvent."""
         event = decode(record.value)
         async with self._pool.acquire() as connection, connection.transaction():
             after = await self.read.handler(connection, [event])
         self._done([after])
 
-    def _decoded(self, records: Sequence[Record]) -> tuple[list[tuple[Record, Event]], list[tuple[Record, str]]]:
-        wanted: list[tuple[Record, Event]] = []
-        poison: list[tuple[Record, str]] = []
+    def _decoded(
+        self, records: Sequence[KafkaRecord]
+    ) -> tuple[list[tuple[KafkaRecord, Event]], list[tuple[KafkaRecord, str]]]:
+        wanted: list[tuple[KafkaRecord, Event]] = []
+        poison: list[tuple[KafkaRecord, str]] = []
         for record in records:
-            name = peek_type(record.headers)
-            if name in EVENT_TYPES and name not in self._names:
+            if self._passed_over and peek_type(record.headers) in self._passed_over:
                 continue
             try:
                 event = decode(record.value)
@@ -119,7 +121,9 @@ class Reader:
                 wanted.append((record, event))
         return wanted, poison
 
-    async def _commit(self, wanted: Sequence[tuple[Record, Event]], poison: Sequence[tuple[Record, str]]) -> None:
+    async def _commit(
+        self, wanted: Sequence[tuple[KafkaRecord, Event]], poison: Sequence[tuple[KafkaRecord, str]]
+    ) -> None:
         if not wanted and not poison:
             return
         with metrics.BATCH_SEC.labels(f"read {self.read.topic.name}").time():
@@ -133,7 +137,7 @@ class Reader:
         self._done(after)
 
     async def _commit_together(
-        self, wanted: Sequence[tuple[Record, Event]], poison: Sequence[tuple[Record, str]]
+        self, wanted: Sequence[tuple[KafkaRecord, Event]], poison: Sequence[tuple[KafkaRecord, str]]
     ) -> list[AfterCommit | None]:
         async with self._pool.acquire() as connection, connection.transaction():
             after = [await self.read.handler(connection, [event for _, event in wanted])] if wanted else []
@@ -142,7 +146,7 @@ class Reader:
         return after
 
     async def _commit_what_can_be(
-        self, wanted: Sequence[tuple[Record, Event]], poison: Sequence[tuple[Record, str]]
+        self, wanted: Sequence[tuple[KafkaRecord, Event]], poison: Sequence[tuple[KafkaRecord, str]]
     ) -> list[AfterCommit | None]:
         async with self._pool.acquire() as connection, connection.transaction():
             letters = list(poison)
@@ -151,7 +155,10 @@ class Reader:
         return after
 
     async def _halve(
-        self, connection: Connection, wanted: Sequence[tuple[Record, Event]], letters: list[tuple[Record, str]]
+        self,
+        connection: Connection,
+        wanted: Sequence[tuple[KafkaRecord, Event]],
+        letters: list[tuple[KafkaRecord, str]],
     ) -> list[AfterCommit | None]:
         for n in range(1 if len(wanted) > 1 else TRIES_OF_ONE_RECORD):
             try:
@@ -169,7 +176,7 @@ class Reader:
         first = await self._halve(connection, wanted[:middle], letters)
         return first + await self._halve(connection, wanted[middle:], letters)
 
-    async def _park(self, connection: Connection, letters: Sequence[tuple[Record, str]]) -> None:
+    async def _park(self, connection: Connection, letters: Sequence[tuple[KafkaRecord, str]]) -> None:
         await dead_letters.park(connection, letters)
         for topic, count in Counter(record.topic for record, _ in letters).items():
             metrics.PARKED.labels(topic).inc(count)
@@ -245,7 +252,7 @@ class Reading:
         )
 
         async def on_batch(message: KafkaMessage) -> None:
-            await reader.handle([_record(raw) for raw in message.raw_message])
+            await reader.handle(message.raw_message)
             await message.ack()
 
         subscriber(on_batch)
@@ -319,7 +326,3 @@ async def _fetch(consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[Any, Any], 
 
 async def _decode_nothing(_: Any) -> None:
     """Decoding is the reader's, so that a broken record is parked and not raised."""
-
-
-def _record(raw: ConsumerRecord[Any, Any]) -> Record:
-    return Record(raw.topic, raw.partition, raw.offset, raw.key, raw.value, tuple(raw.headers))

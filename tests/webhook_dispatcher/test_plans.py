@@ -18,7 +18,6 @@ from cualify_webhook_dispatcher.main import SERVICE
 from tests.webhook_dispatcher.conftest import Dispatcher
 
 PRIMARY_KEY, BY_CALL, BY_DUE = "an_event_goes_to_an_endpoint_once", "deliveries_in_order", "deliveries_due"
-ARRAYS = ("event_id", "org_id", "subject_id", "type", "sequence", "occurred_at", "body")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,7 @@ async def test_statistics_from_when_there_was_one_delivery_make_no_batch_read_th
         ]
         rows = await connection.fetch(
             "EXPLAIN (ANALYZE, TIMING OFF) " + queries.INSERT_DELIVERIES,
-            *([getattr(one, name) for one in told] for name in ARRAYS),
+            *queries.arrays_of(told),
             [endpoint_id],
             [1000],
             1000,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+from cualify_shared.clock import now
 from cualify_shared.database import Connection
 from cualify_shared.events.catalogue import types_on
 from cualify_shared.events.customer import public_name
@@ -27,7 +28,7 @@ class Consume:
 
     async def on_customer_events(self, connection: Connection, events: Sequence[Event]) -> AfterCommit | None:
         """Repeating it inserts nothing: an event goes to an endpoint once."""
-        claimed_at, token = time.monotonic(), new_id()
+        claimed_at, at, token = time.monotonic(), now(), new_id()
         endpoints = await queries.lock_endpoints_of_orgs(connection, {event.org_id for event in events})
         with_endpoints = {endpoint.org_id for endpoint in endpoints.values()}
         told = {event.id: _notification(event) for event in events if event.org_id in with_endpoints}
@@ -50,7 +51,7 @@ class Consume:
                 endpoint_id=row["endpoint_id"],
                 lease_token=token,
                 burned=0,
-                created_at=row["created_at"],
+                created_at=at,
                 out_of_order=False,
             )
             for row in rows

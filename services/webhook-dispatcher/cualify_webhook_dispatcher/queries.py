@@ -8,9 +8,10 @@ ends, and after a DELETE has committed nothing of that endpoint is inserted or r
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from cualify_shared.clock import now
+from cualify_shared.clock import now, unix_ms
 from cualify_shared.database import Connection, Row
 from cualify_webhook_dispatcher import decide
 from cualify_webhook_dispatcher.breaker import Health
@@ -34,9 +35,9 @@ async def lock_endpoints_of_orgs(connection: Connection, org_ids: set[UUID]) -> 
 
 INSERT_DELIVERIES = """
 WITH arrived AS (
-    SELECT event_id, org_id, subject_id, type, sequence, occurred_at, body, n
-    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::timestamptz[], $7::bytea[])
-         WITH ORDINALITY AS a (event_id, org_id, subject_id, type, sequence, occurred_at, body, n)
+    SELECT event_id, org_id, subject_id, type, sequence, to_timestamp(occurred_at_ms / 1000.0) AS occurred_at, body, n
+    FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::bytea[])
+         WITH ORDINALITY AS a (event_id, org_id, subject_id, type, sequence, occurred_at_ms, body, n)
 ),
 wanted AS MATERIALIZED (
     SELECT DISTINCT ON (a.event_id, e.id) a.*, e.id AS endpoint_id, e.not_before,
@@ -98,7 +99,7 @@ INSERT INTO deliveries (event_id, endpoint_id, subject_id, sequence, behind, due
 SELECT event_id, endpoint_id, subject_id, sequence, behind, due_at, CASE WHEN claimed THEN $12::uuid END
 FROM timed
 ON CONFLICT ON CONSTRAINT an_event_goes_to_an_endpoint_once DO NOTHING
-RETURNING event_id, endpoint_id, behind, lease_token IS NOT NULL AS claimed, created_at
+RETURNING event_id, endpoint_id, behind, lease_token IS NOT NULL AS claimed
 """
 
 
@@ -114,23 +115,30 @@ async def insert_deliveries(
     """One delivery per notification and endpoint that was registered for it when it happened; nothing for those known.
 
     `free` says for each locked endpoint how many of them this process can take at once, `room` how many in all.
-    Returns `event_id, endpoint_id, behind, claimed, created_at` of each that is new.
+    Returns `event_id, endpoint_id, behind, claimed` of each that is new.
     """
     return await connection.fetch(
         INSERT_DELIVERIES,
-        [n.event_id for n in notifications],
-        [n.org_id for n in notifications],
-        [n.subject_id for n in notifications],
-        [n.type for n in notifications],
-        [n.sequence for n in notifications],
-        [n.occurred_at for n in notifications],
-        [n.body for n in notifications],
+        *arrays_of(notifications),
         list(free),
         list(free.values()),
         room,
         lease,
         lease_token,
     )
+
+
+def arrays_of(notifications: Sequence[Notification]) -> list[list[Any]]:
+    """The first seven parameters of `INSERT_DELIVERIES`."""
+    return [
+        [n.event_id for n in notifications],
+        [n.org_id for n in notifications],
+        [n.subject_id for n in notifications],
+        [n.type for n in notifications],
+        [n.sequence for n in notifications],
+        [unix_ms(n.occurred_at) for n in notifications],
+        [n.body for n in notifications],
+    ]
 
 
 LOCK_ENDPOINTS = """
@@ -143,12 +151,12 @@ FOR NO KEY UPDATE
 
 RECORD = """
 WITH result AS (
-    SELECT event_id, endpoint_id, lease_token, state, again_in_sec, burned, asked, at, duration_ms, status_code,
-           failure_code, response, n
+    SELECT event_id, endpoint_id, lease_token, state, again_in_sec, burned, asked, to_timestamp(at_ms / 1000.0) AS at,
+           duration_ms, status_code, failure_code, response, n
     FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::float8[], $6::boolean[], $7::boolean[],
-                $8::timestamptz[], $9::integer[], $10::integer[], $11::text[], $12::bytea[])
-         WITH ORDINALITY AS r (event_id, endpoint_id, lease_token, state, again_in_sec, burned, asked, at, duration_ms,
-                               status_code, failure_code, response, n)
+                $8::bigint[], $9::integer[], $10::integer[], $11::text[], $12::bytea[])
+         WITH ORDINALITY AS r (event_id, endpoint_id, lease_token, state, again_in_sec, burned, asked, at_ms,
+                               duration_ms, status_code, failure_code, response, n)
 ),
 recorded AS (
     UPDATE deliveries d
@@ -241,7 +249,7 @@ async def record(connection: Connection, results: Sequence[Result]) -> Record:
         [v.again_in_sec for v in verdicts],
         [v.burned for v in verdicts],
         [v.asked for v in verdicts],
-        [r.at for r in results],
+        [unix_ms(r.at) for r in results],
         [r.duration_ms for r in results],
         [r.status_code for r in results],
         [r.failure_code for r in results],

@@ -34,6 +34,7 @@ MIRRORED = (
     "causationid",
 )
 _MIRRORS = [(name, f"ce_{name}") for name in MIRRORED]
+_DATA = b',"data":'
 _SAME_FOR_ALL = [("content-type", CONTENT_TYPE.encode()), ("ce_specversion", b"1.0")]
 
 
@@ -118,8 +119,12 @@ def cloud_event(
 
 
 def headers(value: bytes) -> list[tuple[str, bytes]]:
-    """The record's headers, from its value: the content type and the mirrored attributes."""
-    attributes = orjson.loads(value)
+    """The record's headers, from its value: the content type and the mirrored attributes.
+
+    `encode` puts the data last, and in JSON a quote inside a text is escaped: what stands before is all that is read.
+    """
+    before, data, _ = value.partition(_DATA)
+    attributes = orjson.loads(before + b"}" if data else value)
     return _SAME_FOR_ALL + [(header, attributes[name].encode()) for name, header in _MIRRORS if name in attributes]
 
 
