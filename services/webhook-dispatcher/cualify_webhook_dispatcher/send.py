@@ -51,6 +51,7 @@ class Failure:
 
     code: str
     duration: timedelta
+    retry_after: str | None = None
 
 
 Done: TypeAlias = Callable[[Answer | Failure], None]
@@ -210,6 +211,7 @@ class Sender:
             return
         outcome = handle.outcome(code)
         done = handle.done
+        handle.forget_answer()
         if len(self._idle) < _IDLE_HANDLES:
             self._idle.append(handle)
         done(outcome)
@@ -238,10 +240,7 @@ class _Handle:
 
     def prepare(self, url: str, *, headers: Sequence[str], content: bytes, done: Done) -> None:
         """Raises pycurl.error or ValueError for a URL that can't be one."""
-        if self._size:
-            self._body, self._size = [], 0
         self._blocked = False
-        self._lines.clear()
         if url != self._url:
             plain = pycurl.PROTO_HTTP if may_be_plain(url, allowed=self._allowed) else 0
             self.curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTPS | plain)
@@ -251,17 +250,27 @@ class _Handle:
         self.curl.setopt(pycurl.POSTFIELDS, content)
         self.began, self.done = monotonic(), done
 
+    def forget_answer(self) -> None:
+        """An idle handle keeps none of it: a server may have sent 300 kB of headers."""
+        self._lines.clear()
+        if self._size:
+            self._body, self._size = [], 0
+
     def outcome(self, code: int) -> Answer | Failure:
         """What happened, from libcurl's code and what was seen on the way."""
         duration = timedelta(seconds=monotonic() - self.began)
         cut_short = code == pycurl.E_WRITE_ERROR and self._size > MAX_ANSWER_BYTES
         if code != pycurl.E_OK and not cut_short:
-            return Failure(self._failure_code(code), duration)
+            return Failure(self._failure_code(code), duration, self._retry_after())
         status = self.curl.getinfo(pycurl.RESPONSE_CODE)
         body = b"".join(self._body)[:MAX_ANSWER_BYTES] if self._body else b""
         if 200 <= status < 300:
             return Answer(status, body, duration)
-        return Answer(status, body, duration, self._retry_after(), self.curl.getinfo(pycurl.REDIRECT_URL))
+        # Raw: the other server's bytes, and what is not UTF-8 would raise.
+        redirect_to = self.curl.getinfo_raw(pycurl.REDIRECT_URL)
+        return Answer(
+            status, body, duration, self._retry_after(), redirect_to and redirect_to.decode("utf-8", "replace")
+        )
 
     def _open_socket(self, _purpose: int, address: Any) -> Any:
         # A name that has one inner address is not trusted with its others either.
@@ -287,7 +296,11 @@ class _Handle:
 
     @property
     def _headers_ended(self) -> bool:
-        return bool(self._lines) and self._lines[-1] in (b"\r\n", b"\n")
+        if not self._lines or self._lines[-1] not in (b"\r\n", b"\n"):
+            return False
+        # After 100 Continue or 103 Early Hints the answer's own headers are still to come.
+        status_lines = [line for line in self._lines if line[:5] == b"HTTP/"]
+        return bool(status_lines) and status_lines[-1][8:10] != b" 1"
 
     def _failure_code(self, code: int) -> str:
         if self._blocked and code in (pycurl.E_COULDNT_CONNECT, pycurl.E_OPERATION_TIMEDOUT):
