@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 from time import monotonic
+from uuid import UUID
 
 import orjson
 import pytest
@@ -13,7 +14,7 @@ from cualify_shared.ids import new_id
 from cualify_webhook_dispatcher import claims, endpoints, presence
 from cualify_webhook_dispatcher.breaker import OPENS_AFTER
 from cualify_webhook_dispatcher.lanes import FIRST_LINES
-from tests.webhook_dispatcher.conftest import Dispatcher, Receive, call_events, make_dispatcher
+from tests.webhook_dispatcher.conftest import Dispatcher, Receive, call_events, ids, make_dispatcher
 from tests.webhook_dispatcher.receiver import answer_ok, answers
 
 
@@ -63,6 +64,37 @@ async def test_the_first_success_drains_the_backlog_long_before_its_schedule(
     assert (row["opened_at"], row["failures_in_a_row"], row["failing_since"]) == (None, 0, None)
 
 
+@pytest.mark.parametrize("by", ["a probe", "being resumed"])
+async def test_what_waited_out_an_outage_arrives_in_order(dispatcher: Dispatcher, receive: Receive, by: str) -> None:
+    receiver, org_id = await receive(answers(503)), new_id()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    calls = [call_events(org_id, 3) for _ in range(20)]
+    await dispatcher.arrive(*(event for call in calls for event in call))
+    await dispatcher.until("opened_at IS NOT NULL FROM endpoints")
+    await dispatcher.until("count(*) = 0 FROM deliveries WHERE lease_token IS NOT NULL")
+    await dispatcher.pool.execute("UPDATE deliveries SET due_at = due_at - interval '8 hours' WHERE behind")
+    if by == "being resumed":
+        await change(dispatcher, org_id, endpoint_id, active=False)
+    sent = len(receiver.got)
+    receiver.respond = answer_ok
+    if by == "being resumed":
+        await change(dispatcher, org_id, endpoint_id, active=True)
+        dispatcher.deliver.wake()
+    else:
+        await probe_now(dispatcher)
+    await dispatcher.until_state("delivered", *(event for call in calls for event in call))
+    for call in calls:
+        mine = set(ids(call))
+        assert [got.body["id"] for got in receiver.got[sent:] if got.body["id"] in mine] == ids(call)
+    assert not any("out_of_order" in got.body for got in receiver.got)
+
+
+async def change(dispatcher: Dispatcher, org_id: UUID, endpoint_id: UUID, *, active: bool) -> None:
+    await endpoints.change(
+        dispatcher.pool, org_id=org_id, endpoint_id=endpoint_id, url=None, events=None, active=active
+    )
+
+
 async def test_several_replicas_agree_on_one_probe(pool: Pool, receive: Receive) -> None:
     receiver, org_id = await receive(answers(500)), new_id()
     replicas = [make_dispatcher(pool) for _ in range(3)]
@@ -99,6 +131,23 @@ async def test_72_hours_of_failing_pause_the_endpoint_and_say_so(dispatcher: Dis
     assert told[-1]["type"] == "webhook.endpoint_paused"
     assert told[-1]["data"]["reason"] == "failing_for_72_h"
     assert await dispatcher.pool.fetchval("SELECT state FROM deliveries") == "pending"
+
+
+async def test_the_attempt_that_pauses_an_endpoint_gives_nothing_up(dispatcher: Dispatcher, receive: Receive) -> None:
+    receiver, org_id = await receive(answers(404, 404, 200)), new_id()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    (event,) = call_events(org_id)
+    await dispatcher.arrive(event)
+    await dispatcher.until("failing_since IS NOT NULL FROM endpoints")
+    # The tenth attempt comes 75 h 35 min after the first, and is the first one after 72 h.
+    await dispatcher.pool.execute("UPDATE endpoints SET failing_since = now() - interval '76 hours'")
+    await dispatcher.pool.execute("UPDATE deliveries SET attempts = 9, burned = 9")
+    await dispatcher.make_due()
+    await dispatcher.until("paused_reason = 'failing_for_72_h' FROM endpoints")
+    assert await dispatcher.pool.fetchval("SELECT state FROM deliveries") == "pending"
+    await change(dispatcher, org_id, endpoint_id, active=True)
+    dispatcher.deliver.wake()
+    await dispatcher.until_state("delivered", event)
 
 
 async def test_a_server_that_asks_to_wait_is_sent_nothing_until_then(dispatcher: Dispatcher, receive: Receive) -> None:
