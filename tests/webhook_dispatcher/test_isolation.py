@@ -1,6 +1,8 @@
 """The breaker, Retry-After, pauses and deletes as they hold in Postgres, over several replicas."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from time import monotonic
 from uuid import UUID
@@ -9,7 +11,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from cualify_shared.database import Pool
+from cualify_shared.database import Connection, Pool
 from cualify_shared.ids import new_id
 from cualify_webhook_dispatcher import claims, endpoints, presence
 from cualify_webhook_dispatcher.breaker import OPENS_AFTER
@@ -197,6 +199,56 @@ async def test_after_a_delete_has_answered_no_replica_begins_anything(pool: Pool
     assert len(receiver.got) < 1200
     for one in replicas:
         await one.end()
+
+
+async def test_a_look_confirms_nothing_of_an_endpoint_that_came_while_it_looked(
+    idle: Dispatcher, receive: Receive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, org_id, real_look = await receive(answer_ok), new_id(), presence.look
+    endpoint_id, _ = await idle.register(org_id, receiver.url)
+
+    async def meanwhile(pool: Pool, endpoint_ids: Sequence[UUID]) -> presence.Seen:
+        monkeypatch.setattr(presence, "look", real_look)
+        assert endpoint_ids == [], "it is not asked about"
+        await idle.arrive(*call_events(org_id))
+        assert await endpoints.delete(pool, org_id=org_id, endpoint_id=endpoint_id)
+        return await real_look(pool, endpoint_ids)
+
+    await idle.deliver.look_again()
+    monkeypatch.setattr(presence, "look", meanwhile)
+    idle.deliver._permission.until = 0.0
+    await idle.deliver.look_again()
+    await presence.until_all_know(idle.pool)
+    assert idle.deliver.held == 0
+    with pytest.raises(TimeoutError):
+        await receiver.until(1, seconds=0.2)
+
+
+async def test_a_claim_does_not_bring_back_the_url_that_was_before(idle: Dispatcher, receive: Receive) -> None:
+    old, new, org_id = await receive(answer_ok), await receive(answer_ok), new_id()
+    endpoint_id, _ = await idle.register(org_id, old.url)
+    await idle.arrive(*call_events(org_id), hand_over=False)
+    await idle.pool.execute("UPDATE deliveries SET due_at = now(), lease_token = NULL")
+    await idle.look_now()
+    real_pool = idle.pool
+
+    class Moving:
+        """The pool; as soon as the claim has committed, the endpoint is moved and this replica has seen it."""
+
+        @asynccontextmanager
+        async def acquire(self) -> AsyncIterator[Connection]:
+            async with real_pool.acquire() as connection:
+                yield connection
+            idle.deliver._pool = real_pool
+            await endpoints.change(
+                real_pool, org_id=org_id, endpoint_id=endpoint_id, url=new.url, events=None, active=None
+            )
+            await idle.deliver.look_again()
+
+    idle.deliver._pool = Moving()  # type: ignore[assignment]
+    await idle.deliver._claim()
+    await new.until(1)
+    assert old.got == []
 
 
 async def test_a_delete_does_not_wait_for_a_replica_that_may_send_no_more(pool: Pool) -> None:
