@@ -120,6 +120,8 @@ def _endpoint_routes(doors: Doors) -> APIRouter:
         if rotated is None:
             raise Refused(404, "no such webhook")
         await doors.changed()
+        # Who takes the new secret at once gets nothing any more that only the old one has signed.
+        await presence.until_all_know(pool, but=[doors.replica_id])
         return json({"data": presented(rotated.shown), "secret": rotated.secret})
 
     @routes.post("/{endpoint_id}/test")
