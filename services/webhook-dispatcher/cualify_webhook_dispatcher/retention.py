@@ -42,7 +42,7 @@ async def drop_partitions(pool: Pool, *, today: date) -> int:
 
 MASK_BODIES = """
 WITH old AS MATERIALIZED (
-    SELECT n.event_id
+    SELECT n.event_id, n.occurred_at
     FROM notifications n
     WHERE n.body IS NOT NULL AND n.occurred_at < now() - $1::interval
       AND NOT EXISTS (
@@ -52,6 +52,13 @@ WITH old AS MATERIALIZED (
       )
     ORDER BY n.occurred_at
     LIMIT $2
+),
+cleaned AS (
+    UPDATE attempts a
+    SET response = NULL
+    FROM old
+    -- The hour is for clocks that differ. Earlier days' partitions are not looked into.
+    WHERE a.event_id = old.event_id AND a.at > old.occurred_at - interval '1 hour' AND a.response IS NOT NULL
 )
 UPDATE notifications n
 SET body = NULL
@@ -62,7 +69,7 @@ RETURNING n.event_id
 
 
 async def mask_bodies(pool: Pool, *, at_most: int) -> int:
-    """Forgets the bodies of events whose deliveries have all ended long enough ago. How many."""
+    """Forgets the bodies of events whose deliveries have all ended long enough ago, and of their answers. How many."""
     return len(await pool.fetch(MASK_BODIES, BODIES_KEPT, at_most))
 
 
@@ -99,14 +106,14 @@ EXPUNGE = """
 WITH hit AS MATERIALIZED (
     SELECT event_id
     FROM notifications
-    WHERE org_id = $1 AND body IS NOT NULL
-      AND (subject_id = ANY($2::uuid[]) OR position(convert_to($3::text, 'UTF8') IN body) > 0)
+    WHERE org_id = $1 AND (subject_id = ANY($2::uuid[]) OR position(convert_to($3::text, 'UTF8') IN body) > 0)
 ),
 expunged AS (
     UPDATE notifications n
     SET body = NULL
     FROM hit
-    WHERE n.event_id = hit.event_id
+    WHERE n.event_id = hit.event_id AND n.body IS NOT NULL
+    RETURNING n.event_id
 ),
 ended AS (
     UPDATE deliveries d
@@ -121,7 +128,7 @@ cleaned AS (
     FROM hit
     WHERE a.event_id = hit.event_id AND a.response IS NOT NULL
 )
-SELECT (SELECT count(*) FROM hit) AS payloads, (SELECT count(*) FROM ended) AS deliveries
+SELECT (SELECT count(*) FROM expunged) AS payloads, (SELECT count(*) FROM ended) AS deliveries
 """
 
 
