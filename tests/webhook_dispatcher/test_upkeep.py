@@ -40,6 +40,44 @@ async def test_days_are_made_ahead_and_dropped_after_30(pool: Pool) -> None:
     assert await pool.fetchval("SELECT count(*) FROM attempts_other") == 0
 
 
+async def test_replicas_that_make_and_drop_days_at_once_do_not_disturb_each_other(pool: Pool) -> None:
+    today = now().date()
+    for n in range(1, 6):
+        for old in range(5):
+            await retention.make_partitions(pool, today=today - timedelta(days=60 + 10 * old))
+        later = today + timedelta(days=10 * n)
+        await asyncio.gather(
+            *(
+                step(pool, today=later)
+                for step in (retention.make_partitions, retention.drop_partitions)
+                for _ in range(4)
+            )
+        )
+    names = {row["relname"] for row in await pool.fetch(PARTITIONS)}
+    assert f"attempts_{later:%Y%m%d}" in names
+    assert min(names) >= f"attempts_{later - timedelta(days=30):%Y%m%d}"
+
+
+async def test_who_reads_attempts_for_long_does_not_stop_their_being_recorded(
+    dispatcher: Dispatcher, receive: Receive
+) -> None:
+    receiver, org_id, pool = await receive(answer_ok), new_id(), dispatcher.pool
+    await dispatcher.register(org_id, receiver.url)
+    old = now().date() - timedelta(days=60)
+    await retention.make_partitions(pool, today=old)
+    upkeep = Upkeep(pool=pool, secrets=SECRETS)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.fetch("SELECT FROM attempts")  # As a dump of the database does, for an hour.
+        async with asyncio.timeout(5):
+            await upkeep.once(asyncio.Event())
+            events = call_events(org_id)
+            await dispatcher.arrive(*events)
+            await dispatcher.until_state("delivered", *events)
+        assert await pool.fetchval("SELECT to_regclass($1) IS NOT NULL", f"attempts_{old:%Y%m%d}")
+    await upkeep.once(asyncio.Event())
+    assert await pool.fetchval("SELECT to_regclass($1) IS NULL", f"attempts_{old:%Y%m%d}")
+
+
 async def test_a_body_is_forgotten_a_week_after_its_end_and_a_delivery_after_30_days(
     dispatcher: Dispatcher, receive: Receive
 ) -> None:

@@ -4,13 +4,40 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from uuid import UUID
 
+import asyncpg
+import structlog
+
 from cualify_shared.database import Pool
+
+log = structlog.get_logger(__name__)
 
 BODIES_KEPT = timedelta(days=7)
 ATTEMPTS_KEPT_DAYS = 30
 DELIVERIES_KEPT = timedelta(days=30)
 """Longer than the topic keeps events: a replayed topic then still finds what was delivered."""
 DAYS_AHEAD = 3
+
+# Who reads attempts for long, as a dump does, holds their lock; what is recorded would wait behind who waits for it.
+WAIT_A_SECOND = """
+SET LOCAL lock_timeout = '1s'
+"""
+
+BY_ONE_AT_A_TIME = """
+SELECT pg_advisory_xact_lock(hashtextextended('days of attempts', 0))
+"""
+
+
+async def _change_days(pool: Pool, query: str, *arguments: object) -> int:
+    """Makes or drops days, one replica after another; 0 if the lock was not to be had: the next minute will do."""
+    try:
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(WAIT_A_SECOND)
+            await connection.execute(BY_ONE_AT_A_TIME)
+            return int(await connection.fetchval(query, *arguments))
+    except asyncpg.LockNotAvailableError:
+        log.info("days_of_attempts_are_locked")
+        return 0
+
 
 MAKE_PARTITIONS = """
 SELECT count(*) FILTER (WHERE make_attempts_partition(day))
@@ -20,7 +47,7 @@ FROM unnest($1::date[]) AS day
 
 async def make_partitions(pool: Pool, *, today: date) -> int:
     """The partitions of attempts for today and the days ahead. How many were made."""
-    return int(await pool.fetchval(MAKE_PARTITIONS, [today + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]))
+    return await _change_days(pool, MAKE_PARTITIONS, [today + timedelta(days=n) for n in range(DAYS_AHEAD + 1)])
 
 
 DROP_PARTITIONS = """
@@ -37,7 +64,7 @@ async def drop_partitions(pool: Pool, *, today: date) -> int:
     """Drops the days that are past their time. How many."""
     before = today - timedelta(days=ATTEMPTS_KEPT_DAYS)
     await pool.execute(DELETE_STRAYS, before)
-    return int(await pool.fetchval(DROP_PARTITIONS, before))
+    return await _change_days(pool, DROP_PARTITIONS, before)
 
 
 MASK_BODIES = """
