@@ -105,25 +105,62 @@ async def test_whatever_else_is_done_to_a_webhook_is_done_at_the_dispatcher(
 ) -> None:
     there, url = neighbour
     async with running(lasting.pool, webhook_dispatcher_url=url) as world:
-        endpoint_id, token = uuid4(), "Bearer internal-token"
+        endpoint_id, replay_id, token = uuid4(), uuid4(), "Bearer internal-token"
+        event_id = f"evt_{uuid4().hex}"
         ours, theirs = f"/api/v1/webhooks/{endpoint_id}", f"/internal/orgs/{caller.id}/endpoints/{endpoint_id}"
         replay = {"since": "2026-05-31T14:22:11+05:30", "events": ["call.completed"], "status": "failed"}
         for method, path, body in (
             ("PATCH", "", {"active": False}),
             ("POST", "/rotate-secret", None),
             ("POST", "/test", None),
-            ("GET", "/deliveries?limit=5&status=failed&cursor=c&colour=blue", None),
+            ("GET", "/deliveries?limit=5&status=failed&cursor=c&since=2026-05-31T14:22:11%2B05:30&colour=blue", None),
+            ("GET", f"/deliveries/{event_id}", None),
             ("POST", "/replay", replay),
+            ("POST", "/replay", {"since": "2026-05-31T14:22:11Z", "until": None, "status": "all"}),
+            ("GET", "/replays", None),
+            ("GET", f"/replays/{replay_id}", None),
+            ("POST", f"/replays/{replay_id}/pause", None),
         ):
-            answer = await world.ask(method, ours + path, json=body, headers=caller.auth)
-            assert answer.status == 200, answer
+            answer = await world.http.request(method, f"{world.url}{ours}{path}", json=body, headers=caller.auth)
+            assert answer.status == 200, await answer.text()
         assert there.asked == [
             ("PATCH", theirs, {"active": False}, token),
             ("POST", f"{theirs}/rotate-secret", {}, token),
             ("POST", f"{theirs}/test", {}, token),
-            ("GET", f"{theirs}/deliveries?limit=5&cursor=c&status=failed", None, token),
-            ("POST", f"{theirs}/replay", replay | {"since": "2026-05-31T08:52:11Z"}, token),
+            ("GET", f"{theirs}/deliveries?limit=5&cursor=c&status=failed&since=2026-05-31T08:52:11.000Z", None, token),
+            ("GET", f"{theirs}/deliveries/{event_id}", None, token),
+            ("POST", f"{theirs}/replays", replay | {"since": "2026-05-31T08:52:11Z"}, token),
+            ("POST", f"{theirs}/replays", {"since": "2026-05-31T14:22:11Z"}, token),
+            ("GET", f"{theirs}/replays", None, token),
+            ("GET", f"{theirs}/replays/{replay_id}", None, token),
+            ("POST", f"{theirs}/replays/{replay_id}/pause", {}, token),
         ]
+
+
+async def test_a_page_of_deliveries_says_where_the_next_begins(
+    lasting: World, caller: Org, neighbour: tuple[Neighbour, str]
+) -> None:
+    there, url = neighbour
+    async with running(lasting.pool, webhook_dispatcher_url=url) as world:
+        there.body = {"data": [], "next": "evt_1"}
+        page = await world.ask("GET", f"/api/v1/webhooks/{uuid4()}/deliveries?limit=7", headers=caller.auth)
+        assert page.body["pagination"] == {"limit": 7, "next_cursor": "evt_1", "has_more": True}
+        there.body = {"data": [], "next": None}
+        page = await world.ask("GET", f"/api/v1/webhooks/{uuid4()}/deliveries", headers=caller.auth)
+        assert page.body["pagination"] == {"limit": 50, "next_cursor": None, "has_more": False}
+
+
+@pytest.mark.parametrize("path", ["/deliveries/evt_1", "/deliveries/..%2F..", "/replays/1", "/replays/{id}/stop"])
+async def test_what_is_no_id_of_a_delivery_or_a_replay_is_not_asked_for(
+    lasting: World, caller: Org, neighbour: tuple[Neighbour, str], path: str
+) -> None:
+    there, url = neighbour
+    async with running(lasting.pool, webhook_dispatcher_url=url) as world:
+        method = "POST" if path.endswith("stop") else "GET"
+        whole = f"/api/v1/webhooks/{uuid4()}{path.replace('{id}', str(uuid4()))}"
+        answer = await world.ask(method, whole, headers=caller.auth)
+        assert (answer.status, answer.body["error"]["code"]) == (404, "not_found")
+        assert there.asked == []
 
 
 async def test_a_route_that_the_dispatcher_does_not_have_is_not_found(
@@ -146,7 +183,9 @@ async def test_a_route_that_the_dispatcher_does_not_have_is_not_found(
         ("POST", "/replay", {}, "since"),
         ("POST", "/replay", {"since": "2026-05-31T14:22:11"}, "since"),
         ("POST", "/replay", {"since": "2026-05-31T14:22:11Z", "status": "odd"}, "status"),
+        ("POST", "/replay", {"since": "2026-05-31T14:22:11Z", "call_id": "7"}, "call_id"),
         ("GET", "/deliveries?limit=0", None, "limit"),
+        ("GET", "/deliveries?since=yesterday", None, "since"),
     ],
 )
 async def test_what_is_wrong_about_a_webhook_is_refused_here(

@@ -26,6 +26,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from cualify_api.openapi import examples
 from cualify_api.openapi.document import document, printed
 from cualify_shared.database import create_pool
 from tests.api.documented import operations
@@ -65,6 +66,8 @@ async def neighbour(request: web.Request) -> web.Response:
     rest = "/".join(request.path.split("/")[4:])
     if rest == "ledger":
         return web.json_response({"data": [], "next": None})
+    if request.method == "POST":
+        rest = re.sub("/replays$", "/replay", rest)
     status, body = example_of(request.method.lower(), "/api/v1/" + rest.replace("endpoints", "webhooks", 1))
     return web.json_response(body, status=status)
 
@@ -84,7 +87,14 @@ async def there(databases: Databases) -> AsyncIterator[tuple[World, Org, dict[st
         call_id = await world.placed(org, external_id="crm-1", metadata={"a": "b"})
         await world.feed("call.events", *life(org, call_id, artifacts=()))
         contact = await world.ask("POST", "/api/v1/contacts", json={"phone_e164": "+919812345678"}, headers=org.auth)
-        known = {"call_id": str(call_id), "endpoint_id": str(call_id), "contact_id": contact.body["data"]["id"]}
+        known = {
+            "call_id": str(call_id),
+            "endpoint_id": str(call_id),
+            "contact_id": contact.body["data"]["id"],
+            "event_id": examples.EVENT_ID,
+            "replay_id": examples.REPLAY_ID,
+            "wish": "cancel",
+        }
         yield world, org, known
     await pool.close()
     await runner.cleanup()

@@ -160,7 +160,8 @@ async def dispatcher() -> AsyncIterator[str]:
             return web.json_response({"data": shown, "secret": "ab" * 32}, status=201)
         if request.method == "DELETE":
             return web.json_response({"data": {"id": shown["id"], "deleted": True}})
-        listed = shown | {"last_delivery_at": "2026-05-31T14:24:43.007Z", "last_status": 200}
+        healthy = {"paused_reason": None, "failing_since": None, "is_open": False, "not_before": None}
+        listed = shown | healthy | {"last_delivery_at": "2026-05-31T14:24:43.007Z", "last_status": 200}
         pagination = {"limit": 50, "offset": 0, "total": 1, "has_more": False}
         return web.json_response({"data": [listed], "pagination": pagination})
 

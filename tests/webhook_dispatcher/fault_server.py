@@ -128,6 +128,18 @@ async def never(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
     await reader.read()
 
 
+def then_hangs(content: bytes) -> Serve:
+    """Says this much, and then nothing."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(content)
+        await writer.drain()
+        await reader.read()
+
+    return serve
+
+
 async def drips(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """A byte every tenth of a second, for ever."""
     await asked(reader)
@@ -136,6 +148,25 @@ async def drips(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.write(b".")
         await writer.drain()
         await asyncio.sleep(0.1)
+
+
+async def drips_headers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A header every twentieth of a second, for ever."""
+    await asked(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        writer.write(b"X-More: yes\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def endless_headers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """As many headers as the client takes, up to 20 MB."""
+    await asked(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    for _ in range(2000):
+        writer.write(b"X-More: " + b"y" * 10_000 + b"\r\n")
+        await writer.drain()
 
 
 async def resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -273,6 +273,41 @@ async def test_retry_after_is_waited_for_and_burns_nothing(dispatcher: Dispatche
     assert row["due_at"] - row["created_at"] > timedelta(minutes=59)
 
 
+async def test_a_retry_after_that_no_clock_can_hold_is_an_ordinary_failure(
+    dispatcher: Dispatcher, receive: Receive
+) -> None:
+    year = "Sun, 31 May 99999999999999999999 14:23:11 GMT"
+    receiver, org_id = await receive(answers(503, headers={"Retry-After": year})), new_id()
+    await dispatcher.register(org_id, receiver.url)
+    (event,) = call_events(org_id)
+    await dispatcher.arrive(event)
+    await dispatcher.until("attempts = 1 AND burned = 1 FROM deliveries")
+    assert dispatcher.deliver.held == 0
+    assert sum(dispatcher.deliver._lanes.under_way) == 0, "its slot is free"
+
+
+async def test_retry_after_counts_although_the_answers_body_never_ends(
+    dispatcher: Dispatcher, receive: Receive
+) -> None:
+    async def drip(request: web.Request, _: int) -> web.StreamResponse:
+        response = web.StreamResponse(status=503, headers={"Retry-After": "3600"})
+        await response.prepare(request)
+        while True:
+            await response.write(b".")
+            await asyncio.sleep(0.1)
+
+    receiver, org_id = await receive(drip), new_id()
+    await dispatcher.register(org_id, receiver.url)
+    await dispatcher.arrive(*call_events(org_id))
+    await dispatcher.until("attempts = 1 FROM deliveries")
+    row = await dispatcher.pool.fetchrow(
+        "SELECT failure_code, burned, due_at > now() + interval '59 minutes' AS later FROM deliveries JOIN attempts"
+        " USING (event_id, endpoint_id)"
+    )
+    assert row is not None
+    assert tuple(row) == ("timeout_body", 0, True)
+
+
 async def test_after_the_last_attempt_it_is_failed_and_the_next_event_goes(
     dispatcher: Dispatcher, receive: Receive
 ) -> None:

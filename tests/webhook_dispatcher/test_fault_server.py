@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import random
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -15,15 +16,18 @@ import pycurl  # type: ignore[import-untyped, unused-ignore]
 import pytest
 import pytest_asyncio
 
-from cualify_webhook_dispatcher import failures
+from cualify_webhook_dispatcher import failures, schedule
 from cualify_webhook_dispatcher.send import MAX_ANSWER_BYTES, Answer, Failure, Sender
-from tests.webhook_dispatcher.conftest import LOOPBACK
+from tests.webhook_dispatcher.conftest import AT, LOOPBACK
 from tests.webhook_dispatcher.fault_server import (
     HOST,
     Authorities,
     Serve,
+    asked,
     authorities,
     drips,
+    drips_headers,
+    endless_headers,
     fifty_megabytes,
     gzip_bomb,
     issued,
@@ -32,6 +36,7 @@ from tests.webhook_dispatcher.fault_server import (
     says,
     serving,
     status,
+    then_hangs,
 )
 
 TIMEOUT_SEC = 0.5
@@ -66,6 +71,10 @@ SERVERS: list[tuple[str | None, Callable[[], Serve]]] = [
     ("connection_closed", lambda: resets),
     ("connection_closed", lambda: says(b"")),
     ("bad_answer", lambda: says(b"SSH-2.0-OpenSSH_9.6\r\n" * 40)),
+    ("bad_answer", lambda: status(999)),
+    ("redirect", lambda: says(b"HTTP/1.1 302 X\r\nLocation: http://\xff\xfe/\r\nContent-Length: 0\r\n\r\n")),
+    ("timeout_headers", lambda: then_hangs(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")),
+    ("timeout_headers", lambda: then_hangs(b"HTTP/1.1 200 OK\r\nContent-Le")),
 ]
 
 
@@ -79,6 +88,36 @@ async def test_each_way_to_fail_has_its_code_and_ends_in_time(
         assert code_of(outcome) == code
         assert monotonic() - began < TIMEOUT_SEC + 0.4
     assert code is None or failures.HOW_TO_MEND[code]
+
+
+async def test_no_answer_whatever_its_bytes_holds_its_slot(sender: Sender) -> None:
+    whole = (
+        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: Sun, 31 May 2026 14:22:11 GMT\r\n"
+        b"Location: http://127.0.0.1:1/\xc3\xa9\r\nContent-Length: 4\r\nContent-Type: text/plain\r\n\r\nbody"
+    )
+    chance = random.Random(20_260_531)
+
+    async def spoiled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        content = bytearray(whole)
+        for _ in range(chance.randint(1, 12)):
+            content[chance.randrange(len(content))] = chance.choice(b"\x00\x80\xff\r\n :,0919-;=\t")
+        writer.write(content)
+
+    raised: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: raised.append(context))
+    try:
+        async with serving(spoiled) as port:
+            url = f"http://127.0.0.1:{port}/"
+            outcomes = await asyncio.gather(*(sender.post(url, headers=[], content=b"{}") for _ in range(400)))
+    finally:
+        asyncio.get_running_loop().set_exception_handler(None)
+    assert raised == []
+    assert sender._busy == {}
+    for outcome in outcomes:
+        assert code_of(outcome) is None or code_of(outcome) in failures.HOW_TO_MEND
+        if outcome.retry_after is not None:
+            schedule.retry_after_sec(outcome.retry_after, now=AT)
 
 
 async def test_each_way_for_tls_to_be_wrong_has_its_code(
@@ -176,8 +215,10 @@ async def test_memory_stays_flat_and_slots_come_free_whatever_servers_do() -> No
         serving(gzip_bomb()) as bomb,
         serving(drips) as drip,
         serving(resets) as reset,
+        serving(endless_headers) as heads,
+        serving(drips_headers) as drops,
     ):
-        ports = (huge, bomb, drip, reset)
+        ports = (huge, bomb, drip, reset, heads, drops)
 
         async def round_() -> None:
             began = monotonic()
@@ -199,6 +240,7 @@ async def test_memory_stays_flat_and_slots_come_free_whatever_servers_do() -> No
         assert psutil.Process().memory_info().rss - before < 30_000_000
         assert psutil.Process().num_fds() <= files + 60
         assert sender._busy == {}
+        assert sum(len(handle._lines) + handle._size for handle in sender._idle) == 0, "and nothing is kept of answers"
     await sender.aclose()
 
 

@@ -9,14 +9,16 @@ import aiohttp
 import pytest
 import pytest_asyncio
 import uvicorn
+from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from cualify_shared.database import Pool
 from cualify_shared.ids import new_id
 from cualify_webhook_dispatcher import routes
+from cualify_webhook_dispatcher.lanes import FIRST_LINES
 from cualify_webhook_dispatcher.replays import Replaying
 from cualify_webhook_dispatcher.routes import Doors
-from tests.webhook_dispatcher.conftest import LOOPBACK, SECRETS, Dispatcher, Receive, call_events
+from tests.webhook_dispatcher.conftest import LOOPBACK, SECRETS, Dispatcher, Receive, call_events, make_dispatcher
 from tests.webhook_dispatcher.receiver import answer_ok, answers
 
 TOKEN = "internal-token"
@@ -198,6 +200,27 @@ async def test_during_a_rotation_both_secrets_verify(call: Client, dispatcher: D
     assert Webhook(rotated["secret"]).verify(second.content, headers[1])
     with pytest.raises(WebhookVerificationError):
         Webhook(old).verify(second.content, headers[1])
+
+
+async def test_after_a_rotation_has_answered_every_replica_signs_with_the_new_secret(
+    call: Client, dispatcher: Dispatcher, receive: Receive, pool: Pool
+) -> None:
+    go_on = asyncio.Event()
+
+    async def waits(_: web.Request, __: int) -> web.StreamResponse:
+        await go_on.wait()
+        return web.Response()
+
+    receiver, org_id, other = await receive(waits), new_id(), make_dispatcher(pool)
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    other.start()
+    await other.arrive(*(event for _ in range(20) for event in call_events(org_id)))
+    await receiver.until(FIRST_LINES)
+    _, rotated = await call("POST", f"/internal/orgs/{org_id}/endpoints/{endpoint_id}/rotate-secret")
+    go_on.set()
+    for got in (await receiver.until(20))[FIRST_LINES:]:
+        assert Webhook(rotated["secret"]).verify(got.content, {k.lower(): v for k, v in got.headers.items()})
+    await other.end()
 
 
 async def test_a_test_event_is_sent_now_and_its_answer_shown(

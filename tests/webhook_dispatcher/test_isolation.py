@@ -1,19 +1,22 @@
 """The breaker, Retry-After, pauses and deletes as they hold in Postgres, over several replicas."""
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from time import monotonic
+from uuid import UUID
 
 import orjson
 import pytest
 from aiohttp import web
 
-from cualify_shared.database import Pool
+from cualify_shared.database import Connection, Pool
 from cualify_shared.ids import new_id
 from cualify_webhook_dispatcher import claims, endpoints, presence
 from cualify_webhook_dispatcher.breaker import OPENS_AFTER
 from cualify_webhook_dispatcher.lanes import FIRST_LINES
-from tests.webhook_dispatcher.conftest import Dispatcher, Receive, call_events, make_dispatcher
+from tests.webhook_dispatcher.conftest import Dispatcher, Receive, call_events, ids, make_dispatcher
 from tests.webhook_dispatcher.receiver import answer_ok, answers
 
 
@@ -63,6 +66,37 @@ async def test_the_first_success_drains_the_backlog_long_before_its_schedule(
     assert (row["opened_at"], row["failures_in_a_row"], row["failing_since"]) == (None, 0, None)
 
 
+@pytest.mark.parametrize("by", ["a probe", "being resumed"])
+async def test_what_waited_out_an_outage_arrives_in_order(dispatcher: Dispatcher, receive: Receive, by: str) -> None:
+    receiver, org_id = await receive(answers(503)), new_id()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    calls = [call_events(org_id, 3) for _ in range(20)]
+    await dispatcher.arrive(*(event for call in calls for event in call))
+    await dispatcher.until("opened_at IS NOT NULL FROM endpoints")
+    await dispatcher.until("count(*) = 0 FROM deliveries WHERE lease_token IS NOT NULL")
+    await dispatcher.pool.execute("UPDATE deliveries SET due_at = due_at - interval '8 hours' WHERE behind")
+    if by == "being resumed":
+        await change(dispatcher, org_id, endpoint_id, active=False)
+    sent = len(receiver.got)
+    receiver.respond = answer_ok
+    if by == "being resumed":
+        await change(dispatcher, org_id, endpoint_id, active=True)
+        dispatcher.deliver.wake()
+    else:
+        await probe_now(dispatcher)
+    await dispatcher.until_state("delivered", *(event for call in calls for event in call))
+    for call in calls:
+        mine = set(ids(call))
+        assert [got.body["id"] for got in receiver.got[sent:] if got.body["id"] in mine] == ids(call)
+    assert not any("out_of_order" in got.body for got in receiver.got)
+
+
+async def change(dispatcher: Dispatcher, org_id: UUID, endpoint_id: UUID, *, active: bool) -> None:
+    await endpoints.change(
+        dispatcher.pool, org_id=org_id, endpoint_id=endpoint_id, url=None, events=None, active=active
+    )
+
+
 async def test_several_replicas_agree_on_one_probe(pool: Pool, receive: Receive) -> None:
     receiver, org_id = await receive(answers(500)), new_id()
     replicas = [make_dispatcher(pool) for _ in range(3)]
@@ -99,6 +133,23 @@ async def test_72_hours_of_failing_pause_the_endpoint_and_say_so(dispatcher: Dis
     assert told[-1]["type"] == "webhook.endpoint_paused"
     assert told[-1]["data"]["reason"] == "failing_for_72_h"
     assert await dispatcher.pool.fetchval("SELECT state FROM deliveries") == "pending"
+
+
+async def test_the_attempt_that_pauses_an_endpoint_gives_nothing_up(dispatcher: Dispatcher, receive: Receive) -> None:
+    receiver, org_id = await receive(answers(404, 404, 200)), new_id()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    (event,) = call_events(org_id)
+    await dispatcher.arrive(event)
+    await dispatcher.until("failing_since IS NOT NULL FROM endpoints")
+    # The tenth attempt comes 75 h 35 min after the first, and is the first one after 72 h.
+    await dispatcher.pool.execute("UPDATE endpoints SET failing_since = now() - interval '76 hours'")
+    await dispatcher.pool.execute("UPDATE deliveries SET attempts = 9, burned = 9")
+    await dispatcher.make_due()
+    await dispatcher.until("paused_reason = 'failing_for_72_h' FROM endpoints")
+    assert await dispatcher.pool.fetchval("SELECT state FROM deliveries") == "pending"
+    await change(dispatcher, org_id, endpoint_id, active=True)
+    dispatcher.deliver.wake()
+    await dispatcher.until_state("delivered", event)
 
 
 async def test_a_server_that_asks_to_wait_is_sent_nothing_until_then(dispatcher: Dispatcher, receive: Receive) -> None:
@@ -148,6 +199,56 @@ async def test_after_a_delete_has_answered_no_replica_begins_anything(pool: Pool
     assert len(receiver.got) < 1200
     for one in replicas:
         await one.end()
+
+
+async def test_a_look_confirms_nothing_of_an_endpoint_that_came_while_it_looked(
+    idle: Dispatcher, receive: Receive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, org_id, real_look = await receive(answer_ok), new_id(), presence.look
+    endpoint_id, _ = await idle.register(org_id, receiver.url)
+
+    async def meanwhile(pool: Pool, endpoint_ids: Sequence[UUID]) -> presence.Seen:
+        monkeypatch.setattr(presence, "look", real_look)
+        assert endpoint_ids == [], "it is not asked about"
+        await idle.arrive(*call_events(org_id))
+        assert await endpoints.delete(pool, org_id=org_id, endpoint_id=endpoint_id)
+        return await real_look(pool, endpoint_ids)
+
+    await idle.deliver.look_again()
+    monkeypatch.setattr(presence, "look", meanwhile)
+    idle.deliver._permission.until = 0.0
+    await idle.deliver.look_again()
+    await presence.until_all_know(idle.pool)
+    assert idle.deliver.held == 0
+    with pytest.raises(TimeoutError):
+        await receiver.until(1, seconds=0.2)
+
+
+async def test_a_claim_does_not_bring_back_the_url_that_was_before(idle: Dispatcher, receive: Receive) -> None:
+    old, new, org_id = await receive(answer_ok), await receive(answer_ok), new_id()
+    endpoint_id, _ = await idle.register(org_id, old.url)
+    await idle.arrive(*call_events(org_id), hand_over=False)
+    await idle.pool.execute("UPDATE deliveries SET due_at = now(), lease_token = NULL")
+    await idle.look_now()
+    real_pool = idle.pool
+
+    class Moving:
+        """The pool; as soon as the claim has committed, the endpoint is moved and this replica has seen it."""
+
+        @asynccontextmanager
+        async def acquire(self) -> AsyncIterator[Connection]:
+            async with real_pool.acquire() as connection:
+                yield connection
+            idle.deliver._pool = real_pool
+            await endpoints.change(
+                real_pool, org_id=org_id, endpoint_id=endpoint_id, url=new.url, events=None, active=None
+            )
+            await idle.deliver.look_again()
+
+    idle.deliver._pool = Moving()  # type: ignore[assignment]
+    await idle.deliver._claim()
+    await new.until(1)
+    assert old.got == []
 
 
 async def test_a_delete_does_not_wait_for_a_replica_that_may_send_no_more(pool: Pool) -> None:

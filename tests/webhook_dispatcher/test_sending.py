@@ -10,6 +10,7 @@ from aiohttp import web
 
 from cualify_webhook_dispatcher import failures
 from cualify_webhook_dispatcher.addresses import is_allowed, networks
+from cualify_webhook_dispatcher.names import Names
 from cualify_webhook_dispatcher.send import MAX_ANSWER_BYTES, Answer, Failure, Sender
 from cualify_webhook_dispatcher.urls import UrlRefused, check
 from tests.webhook_dispatcher.conftest import LOOPBACK, Receive
@@ -232,9 +233,9 @@ async def test_the_environments_proxy_is_not_used(receive: Receive, monkeypatch:
 )
 async def test_a_url_that_may_not_be_is_refused_with_the_reason(url: str, says: str) -> None:
     with pytest.raises(UrlRefused, match=says):
-        await check(url, allowed=())
+        await check(url, allowed=(), names=Names())
 
 
 async def test_a_public_address_and_a_named_one_are_taken() -> None:
-    await check("https://8.8.8.8/hook", allowed=())
-    await check("http://127.0.0.1:8080/hook", allowed=(ip_network("127.0.0.0/8"),))
+    await check("https://8.8.8.8/hook", allowed=(), names=Names())
+    await check("http://127.0.0.1:8080/hook", allowed=(ip_network("127.0.0.0/8"),), names=Names())

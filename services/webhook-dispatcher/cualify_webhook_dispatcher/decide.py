@@ -40,11 +40,13 @@ def decide(results: Sequence[Result], healths: Mapping[UUID, Health], *, now: da
             began_at=result.at,
             now=now,
         )
-        verdicts.append(_verdict(result, was_open=before.is_open))
+        verdict = _verdict(result, was_open=before.is_open)
         if result.failure_code is not None:
             reason = breaker.pauses(folded[id_], gone=result.gone, now=now)
             if reason is not None:
                 paused.setdefault(id_, reason)
+                verdict = _kept(verdict)
+        verdicts.append(verdict)
     known = {id_: health for id_, health in folded.items() if id_ in healths}
     return Decided(verdicts, known, paused)
 
@@ -61,6 +63,11 @@ def _verdict(result: Result, *, was_open: bool) -> Verdict:
     if isinstance(following, Again):
         return Verdict("pending", following.in_sec, burned=following.burned, asked=not following.burned)
     return Verdict("failed", 0.0, burned=True, asked=False)
+
+
+def _kept(verdict: Verdict) -> Verdict:
+    """A paused endpoint's events are kept, the one whose last attempt paused it too."""
+    return Verdict("pending", 0.0, burned=False, asked=False) if verdict.state == "failed" else verdict
 
 
 def _of_endpoint(result: Result) -> float | None:

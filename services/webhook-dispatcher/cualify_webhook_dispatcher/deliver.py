@@ -7,7 +7,7 @@ lease is short and is renewed while its delivery is held here: a dead process's 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import structlog
@@ -35,6 +35,8 @@ CLAIMED_PER_SLOT = 10
 LEASE = timedelta(seconds=8)
 RENEW_EVERY_SEC = 2.0
 LOOK_EVERY_SEC = 0.5
+LOOKS = 10
+"""In a row, while endpoints get lanes during each; then nothing is confirmed until the next time."""
 
 CLAIMED_NOW = Gauge("cualify_deliveries_claimed", "Deliveries that this process has claimed and not finished.")
 UNDER_WAY = Gauge("cualify_deliveries_under_way", "Requests under way.", ["share"])
@@ -62,6 +64,8 @@ class Deliver:
         self._returned = asyncio.Event()
         # Renewing and recording lock the same rows in different orders.
         self._leases = asyncio.Lock()
+        # What an older look has found is not acted on after what a later one has.
+        self._looking = asyncio.Lock()
 
     @property
     def room(self) -> int:
@@ -123,14 +127,32 @@ class Deliver:
 
     async def look_again(self) -> None:
         """Looks at the endpoints held here, acts on what they are now, and confirms it: then requests may begin."""
-        for _ in range(2):
-            began, asked = time.monotonic(), self._lanes.ids()
+        async with self._looking:
+            for _ in range(2):
+                began, seen_at = time.monotonic(), await self._look_at_all()
+                if seen_at is None:
+                    return
+                if await presence.confirm(self._pool, self.replica_id, seen_at=seen_at):
+                    self._permission.until = began + presence.MAY_SEND_SEC
+                    self._pump_soon()
+                    return
+
+    async def _look_at_all(self) -> datetime | None:
+        """Acts on what the endpoints are that have a lane; as of when. What got one meanwhile is looked at too.
+
+        It may have been read before the look and be deleted by now. None: the lanes became more and more.
+        """
+        seen_at: datetime | None = None
+        known: set[UUID] = set()
+        for _ in range(LOOKS):
+            asked = [id_ for id_ in self._lanes.ids() if id_ not in known]
+            if seen_at is not None and not asked:
+                return seen_at
             seen = await presence.look(self._pool, asked)
             self._act_on_seen(asked, seen)
-            if await presence.confirm(self._pool, self.replica_id, seen_at=seen.at):
-                self._permission.until = began + presence.MAY_SEND_SEC
-                self._pump_soon()
-                return
+            seen_at = seen_at or seen.at
+            known.update(asked)
+        return None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Delivers until told to stop; finishes what is under way and gives back what is not begun."""
@@ -215,7 +237,10 @@ class Deliver:
         for job in jobs:
             counts[job.endpoint_id] = counts.get(job.endpoint_id, 0) + 1
         for one in found:
-            lane = self._lanes.of(one.endpoint, at=claimed_at)
+            lane = self._lanes.get(one.endpoint.id)
+            if lane is None:
+                continue
+            # Not `of`: since the COMMIT a look may have seen what the endpoint is now.
             lane.more_is_due = counts.get(one.endpoint.id, 0) >= free[one.endpoint.id]
             if one.is_open:
                 lane.lines = 1

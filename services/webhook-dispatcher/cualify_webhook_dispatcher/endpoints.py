@@ -5,14 +5,18 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import structlog
+
 from cualify_shared import outbox
-from cualify_shared.database import Pool
+from cualify_shared.database import Pool, Row
 from cualify_shared.events.envelope import Event
 from cualify_shared.events.webhook import WebhookEndpointPaused
 from cualify_shared.ids import new_id
 from cualify_webhook_dispatcher import queries, sign
 from cualify_webhook_dispatcher.jobs import Endpoint
-from cualify_webhook_dispatcher.secrets import Secrets
+from cualify_webhook_dispatcher.secrets import CannotOpen, Secrets
+
+log = structlog.get_logger(__name__)
 
 MAX_PER_ORG = 20
 
@@ -188,33 +192,74 @@ async def one(pool: Pool, *, org_id: UUID, endpoint_id: UUID) -> Endpoint | None
     return None if row is None else queries.endpoint_of(row)
 
 
+FORGET_OLD_SECRETS = """
+UPDATE endpoints
+SET old_secret_sealed = NULL, old_secret_key_id = NULL, old_secret_until = NULL
+WHERE id IN (
+    SELECT id
+    FROM endpoints
+    WHERE old_secret_until < now()
+    ORDER BY id
+    LIMIT $1
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+RETURNING id
+"""
+
+
+async def forget_old_secrets(pool: Pool, *, at_most: int) -> int:
+    """Forgets secrets that a rotation has replaced and that sign no more. How many."""
+    return len(await pool.fetch(FORGET_OLD_SECRETS, at_most))
+
+
 SEALED_UNDER_ANOTHER_KEY = """
-SELECT id, org_id, secret_sealed, secret_key_id
+SELECT id, org_id, secret_sealed, secret_key_id, old_secret_sealed, old_secret_key_id
 FROM endpoints
-WHERE deleted_at IS NULL AND secret_key_id <> $1 AND secret_key_id = ANY($2::text[])
+WHERE deleted_at IS NULL AND id > $3
+  AND (
+      (secret_key_id <> $1 AND secret_key_id = ANY($2::text[]))
+      OR (old_secret_key_id <> $1 AND old_secret_key_id = ANY($2::text[]))
+  )
 ORDER BY id
-LIMIT $3
+LIMIT $4
 FOR NO KEY UPDATE SKIP LOCKED
 """
 
 SEAL_AGAIN = """
 UPDATE endpoints e
-SET secret_sealed = s.sealed, secret_key_id = $3
-FROM unnest($1::uuid[], $2::bytea[]) AS s (id, sealed)
+SET secret_sealed = s.sealed,
+    secret_key_id = s.key_id,
+    old_secret_sealed = s.old_sealed,
+    old_secret_key_id = s.old_key_id
+FROM unnest($1::uuid[], $2::bytea[], $3::text[], $4::bytea[], $5::text[])
+     AS s (id, sealed, key_id, old_sealed, old_key_id)
 WHERE e.id = s.id
 """
 
 
-async def seal_again(pool: Pool, secrets: Secrets, *, at_most: int) -> int:
-    """Seals under the present key what is sealed under an older one that is known. How many."""
+async def seal_again(pool: Pool, secrets: Secrets, *, after: UUID, at_most: int) -> UUID | None:
+    """Seals under the present key what is sealed under an older one that is known: a batch of endpoints behind `after`.
+
+    The last of them, or None when there are no more. A secret that does not open is told in the log and left alone.
+    """
     async with pool.acquire() as connection, connection.transaction():
-        rows = await connection.fetch(SEALED_UNDER_ANOTHER_KEY, secrets.key_id, secrets.known_keys, at_most)
-        sealed = []
-        for row in rows:
-            ids = {"endpoint_id": row["id"], "org_id": row["org_id"]}
-            sealed.append(secrets.seal(secrets.open(row["secret_sealed"], key_id=row["secret_key_id"], **ids), **ids))
-        await connection.execute(SEAL_AGAIN, [row["id"] for row in rows], sealed, secrets.key_id)
-    return len(rows)
+        rows = await connection.fetch(SEALED_UNDER_ANOTHER_KEY, secrets.key_id, secrets.known_keys, after, at_most)
+        columns = [(row["id"], *_anew(secrets, row, "secret"), *_anew(secrets, row, "old_secret")) for row in rows]
+        await connection.execute(SEAL_AGAIN, *([column[n] for column in columns] for n in range(5)))
+    return rows[-1]["id"] if rows else None
+
+
+def _anew(secrets: Secrets, row: Row, which: str) -> tuple[bytes | None, str | None]:
+    """A secret as it is to rest from now on, and the name of the key."""
+    sealed, key_id = row[f"{which}_sealed"], row[f"{which}_key_id"]
+    if sealed is None or key_id == secrets.key_id or key_id not in secrets.known_keys:
+        return sealed, key_id
+    ids = {"endpoint_id": row["id"], "org_id": row["org_id"]}
+    try:
+        return secrets.seal(secrets.open(sealed, key_id=key_id, **ids), **ids), secrets.key_id
+    except CannotOpen:
+        log.exception("secret_does_not_open", endpoint_id=str(row["id"]))
+        return sealed, key_id
 
 
 SWEEP_DELIVERIES = """
@@ -222,7 +267,7 @@ DELETE FROM deliveries d
 USING (
     SELECT p.event_id, p.endpoint_id
     FROM endpoints e
-    JOIN deliveries p ON p.endpoint_id = e.id AND p.state = 'pending'
+    JOIN deliveries p ON p.endpoint_id = e.id
     WHERE e.deleted_at IS NOT NULL
     LIMIT $1
 ) gone
@@ -231,14 +276,23 @@ RETURNING d.event_id
 """
 
 SWEEP_ENDPOINTS = """
-DELETE FROM endpoints e
-WHERE e.deleted_at IS NOT NULL
-  AND NOT EXISTS (SELECT FROM deliveries d WHERE d.endpoint_id = e.id AND d.state = 'pending')
+WITH swept AS (
+    DELETE FROM endpoints e
+    WHERE e.deleted_at IS NOT NULL
+      AND NOT EXISTS (SELECT FROM deliveries d WHERE d.endpoint_id = e.id)
+    RETURNING e.id
+)
+DELETE FROM replays r
+USING swept s
+WHERE r.endpoint_id = s.id
 """
 
 
 async def sweep(pool: Pool, *, at_most: int) -> int:
-    """Removes what was to go to deleted endpoints, then their rows. How many deliveries went."""
+    """Removes deleted endpoints' deliveries, sent ones too, then their rows and replays. How many deliveries went.
+
+    Nothing else would find them: what is kept for its time is found by its endpoint.
+    """
     swept = len(await pool.fetch(SWEEP_DELIVERIES, at_most))
     if swept < at_most:
         await pool.execute(SWEEP_ENDPOINTS)

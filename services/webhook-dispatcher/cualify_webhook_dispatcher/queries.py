@@ -300,14 +300,17 @@ def _numbered(
 
 BRING_FORWARD = """
 UPDATE deliveries
-SET due_at = now()
-WHERE endpoint_id = ANY($1::uuid[]) AND finished_at IS NULL AND due_at > now() AND lease_token IS NULL AND NOT behind
-  AND (asked_until IS NULL OR asked_until <= now())
+SET due_at = now() + CASE WHEN behind THEN interval '10 minutes' ELSE interval '0' END
+WHERE endpoint_id = ANY($1::uuid[]) AND finished_at IS NULL AND lease_token IS NULL
+  AND (behind OR (due_at > now() AND (asked_until IS NULL OR asked_until <= now())))
 """
 
 
 async def bring_forward(connection: Connection, endpoint_ids: Sequence[UUID]) -> None:
-    """What waited for its next attempt is due now: its endpoint is well again. The endpoints' rows are locked."""
+    """What waited for its next attempt is due now: its endpoint is well again. The endpoints' rows are locked.
+
+    What waits for an earlier event begins to wait anew: while nothing was sent, nothing could go before it.
+    """
     await connection.execute(BRING_FORWARD, endpoint_ids)
 
 

@@ -96,13 +96,13 @@ def result_of(job: Job, endpoint: Endpoint, outcome: Answer | Failure, *, began_
     status: int | None
     code: str | None
     response: bytes | None
+    asked = schedule.retry_after_sec(outcome.retry_after, now=now()) if outcome.retry_after else None
     match outcome:
         case Answer():
             status, code = outcome.status, failures.of_status(outcome.status)
-            asked = schedule.retry_after_sec(outcome.retry_after, now=now()) if outcome.retry_after else None
             response = outcome.body[:KEPT_OF_ANSWER_BYTES] or None
         case Failure():
-            status, code, asked, response = None, outcome.code, None, None
+            status, code, response = None, outcome.code, None
         case _:
             assert_never(outcome)
     return Result(

@@ -4,13 +4,40 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from uuid import UUID
 
+import asyncpg
+import structlog
+
 from cualify_shared.database import Pool
+
+log = structlog.get_logger(__name__)
 
 BODIES_KEPT = timedelta(days=7)
 ATTEMPTS_KEPT_DAYS = 30
 DELIVERIES_KEPT = timedelta(days=30)
 """Longer than the topic keeps events: a replayed topic then still finds what was delivered."""
 DAYS_AHEAD = 3
+
+# Who reads attempts for long, as a dump does, holds their lock; what is recorded would wait behind who waits for it.
+WAIT_A_SECOND = """
+SET LOCAL lock_timeout = '1s'
+"""
+
+BY_ONE_AT_A_TIME = """
+SELECT pg_advisory_xact_lock(hashtextextended('days of attempts', 0))
+"""
+
+
+async def _change_days(pool: Pool, query: str, *arguments: object) -> int:
+    """Makes or drops days, one replica after another; 0 if the lock was not to be had: the next minute will do."""
+    try:
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(WAIT_A_SECOND)
+            await connection.execute(BY_ONE_AT_A_TIME)
+            return int(await connection.fetchval(query, *arguments))
+    except asyncpg.LockNotAvailableError:
+        log.info("days_of_attempts_are_locked")
+        return 0
+
 
 MAKE_PARTITIONS = """
 SELECT count(*) FILTER (WHERE make_attempts_partition(day))
@@ -20,7 +47,7 @@ FROM unnest($1::date[]) AS day
 
 async def make_partitions(pool: Pool, *, today: date) -> int:
     """The partitions of attempts for today and the days ahead. How many were made."""
-    return int(await pool.fetchval(MAKE_PARTITIONS, [today + timedelta(days=n) for n in range(DAYS_AHEAD + 1)]))
+    return await _change_days(pool, MAKE_PARTITIONS, [today + timedelta(days=n) for n in range(DAYS_AHEAD + 1)])
 
 
 DROP_PARTITIONS = """
@@ -37,12 +64,12 @@ async def drop_partitions(pool: Pool, *, today: date) -> int:
     """Drops the days that are past their time. How many."""
     before = today - timedelta(days=ATTEMPTS_KEPT_DAYS)
     await pool.execute(DELETE_STRAYS, before)
-    return int(await pool.fetchval(DROP_PARTITIONS, before))
+    return await _change_days(pool, DROP_PARTITIONS, before)
 
 
 MASK_BODIES = """
 WITH old AS MATERIALIZED (
-    SELECT n.event_id
+    SELECT n.event_id, n.occurred_at
     FROM notifications n
     WHERE n.body IS NOT NULL AND n.occurred_at < now() - $1::interval
       AND NOT EXISTS (
@@ -52,6 +79,13 @@ WITH old AS MATERIALIZED (
       )
     ORDER BY n.occurred_at
     LIMIT $2
+),
+cleaned AS (
+    UPDATE attempts a
+    SET response = NULL
+    FROM old
+    -- The hour is for clocks that differ. Earlier days' partitions are not looked into.
+    WHERE a.event_id = old.event_id AND a.at > old.occurred_at - interval '1 hour' AND a.response IS NOT NULL
 )
 UPDATE notifications n
 SET body = NULL
@@ -62,7 +96,7 @@ RETURNING n.event_id
 
 
 async def mask_bodies(pool: Pool, *, at_most: int) -> int:
-    """Forgets the bodies of events whose deliveries have all ended long enough ago. How many."""
+    """Forgets the bodies of events whose deliveries have all ended long enough ago, and of their answers. How many."""
     return len(await pool.fetch(MASK_BODIES, BODIES_KEPT, at_most))
 
 
@@ -99,14 +133,14 @@ EXPUNGE = """
 WITH hit AS MATERIALIZED (
     SELECT event_id
     FROM notifications
-    WHERE org_id = $1 AND body IS NOT NULL
-      AND (subject_id = ANY($2::uuid[]) OR position(convert_to($3::text, 'UTF8') IN body) > 0)
+    WHERE org_id = $1 AND (subject_id = ANY($2::uuid[]) OR position(convert_to($3::text, 'UTF8') IN body) > 0)
 ),
 expunged AS (
     UPDATE notifications n
     SET body = NULL
     FROM hit
-    WHERE n.event_id = hit.event_id
+    WHERE n.event_id = hit.event_id AND n.body IS NOT NULL
+    RETURNING n.event_id
 ),
 ended AS (
     UPDATE deliveries d
@@ -121,7 +155,7 @@ cleaned AS (
     FROM hit
     WHERE a.event_id = hit.event_id AND a.response IS NOT NULL
 )
-SELECT (SELECT count(*) FROM hit) AS payloads, (SELECT count(*) FROM ended) AS deliveries
+SELECT (SELECT count(*) FROM expunged) AS payloads, (SELECT count(*) FROM ended) AS deliveries
 """
 
 

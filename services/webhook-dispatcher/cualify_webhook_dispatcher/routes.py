@@ -65,13 +65,13 @@ def app(doors: Doors, *, internal_token: str) -> FastAPI:
 
 
 def _endpoint_routes(doors: Doors) -> APIRouter:
-    pool, secrets, allowed = doors.pool, doors.secrets, doors.allowed
+    pool, secrets = doors.pool, doors.secrets
     routes = APIRouter(prefix="/internal/orgs/{org_id}/endpoints")
 
     @routes.post("")
     async def register(org_id: UUID, wanted: NewEndpoint) -> Response:
         events = known(wanted.events)
-        await _checked(wanted.url, allowed=allowed)
+        await _checked(wanted.url, doors)
         match await endpoints.register(pool, secrets, org_id=org_id, url=wanted.url, events=events):
             case Registered(shown, secret):
                 return json({"data": presented(shown), "secret": secret}, status=201)
@@ -94,7 +94,7 @@ def _endpoint_routes(doors: Doors) -> APIRouter:
     async def change(org_id: UUID, endpoint_id: UUID, wanted: Change) -> Response:
         events = None if wanted.events is None else known(wanted.events)
         if wanted.url is not None:
-            await _checked(wanted.url, allowed=allowed)
+            await _checked(wanted.url, doors)
         shown = await endpoints.change(
             pool, org_id=org_id, endpoint_id=endpoint_id, url=wanted.url, events=events, active=wanted.active
         )
@@ -120,6 +120,8 @@ def _endpoint_routes(doors: Doors) -> APIRouter:
         if rotated is None:
             raise Refused(404, "no such webhook")
         await doors.changed()
+        # Who takes the new secret at once gets nothing any more that only the old one has signed.
+        await presence.until_all_know(pool, but=[doors.replica_id])
         return json({"data": presented(rotated.shown), "secret": rotated.secret})
 
     @routes.post("/{endpoint_id}/test")
@@ -132,8 +134,8 @@ def _endpoint_routes(doors: Doors) -> APIRouter:
     return routes
 
 
-async def _checked(url: str, *, allowed: Sequence[Network]) -> None:
+async def _checked(url: str, doors: Doors) -> None:
     try:
-        await urls.check(url, allowed=allowed)
+        await urls.check(url, allowed=doors.allowed, names=doors.sender.names)
     except urls.UrlRefused as refusal:
         raise Refused(400, str(refusal), param="url") from None

@@ -6,7 +6,7 @@ ever later, so that what failed together does not come back together.
 
 import random
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 PAUSES_SEC = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
@@ -40,15 +40,19 @@ def after_failure(*, burned: int, age: timedelta, retry_after_sec: float | None)
 
 
 def retry_after_sec(value: str, *, now: datetime) -> float | None:
-    """The seconds that a `Retry-After` header asks for, at least 1; None if it is neither seconds nor a date."""
+    """The seconds that a `Retry-After` header asks for, at least 1; None if it is neither seconds nor a date.
+
+    Any of HTTP's three forms of a date, of which one names no zone: all of them are GMT (RFC 9110, 5.6.7).
+    """
     text = value.strip()
     if text.isascii() and text.isdigit():
         return max(1.0, float(text[:9]))
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        return max(1.0, (at - now).total_seconds())
+    except (ValueError, OverflowError):  # A year of twenty digits is the latter.
         return None
-    return max(1.0, (at - now).total_seconds()) if at.tzinfo else None
 
 
 def _jittered(seconds: float) -> float:

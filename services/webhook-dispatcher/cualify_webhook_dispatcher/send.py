@@ -1,6 +1,7 @@
 """One POST to a customer's server, by libcurl, hardened: the URL is the customer's, and so is what answers.
 
 - libcurl asks `_open_socket` about each address it is about to dial: no spelling of a host and no rebinding passes.
+- Names are looked up by `names`, and libcurl is told the addresses: one inner address, and none of them is dialed.
 - One deadline from the name's resolution to the body's last byte; of the body at most 16 KiB are read.
 - No proxy, redirect, credentials, cookies or decompression; https, and http only where the operator allows it.
 """
@@ -20,15 +21,18 @@ import pycurl  # type: ignore[import-untyped, unused-ignore]
 
 from cualify_shared.values import quick_value
 from cualify_webhook_dispatcher import failures
-from cualify_webhook_dispatcher.addresses import Network, is_allowed
+from cualify_webhook_dispatcher.addresses import Network, is_allowed, literal
+from cualify_webhook_dispatcher.names import REMEMBERED, USABLE_SEC, Addresses, Names
 from cualify_webhook_dispatcher.sockets import Sockets
-from cualify_webhook_dispatcher.urls import may_be_plain
+from cualify_webhook_dispatcher.urls import host_and_port, may_be_plain
 
 MAX_ANSWER_BYTES = 16 * 1024
 _GRACE_SEC = 5.0
 _TICK_SEC = 1.0
 _IDLE_HANDLES = 256
 _IDLE_CONNECTIONS = 1024
+_ADDRESSES = 16
+"""Of one name that libcurl is told."""
 _HEADERS = ["Content-Type: application/json", "Accept: */*", "Accept-Encoding: identity", "Expect:"]
 _INCOMPLETE_CHAIN = (20, 21)
 """OpenSSL's X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY and …_VERIFY_LEAF_SIGNATURE."""
@@ -51,6 +55,7 @@ class Failure:
 
     code: str
     duration: timedelta
+    retry_after: str | None = None
 
 
 Done: TypeAlias = Callable[[Answer | Failure], None]
@@ -63,8 +68,21 @@ class Sender:
     a turn of the loop moves everything that can move. A tick a second looks whether something was missed.
     """
 
-    def __init__(self, *, timeout_sec: float, allowed: Sequence[Network], resolve: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        timeout_sec: float,
+        allowed: Sequence[Network],
+        names: Names | None = None,
+        resolve: Sequence[str] = (),
+    ) -> None:
+        """`resolve` gives libcurl addresses past all else, as `host:port:address`: for tests."""
         self._timeout_ms, self._allowed, self._resolve = int(timeout_sec * 1000), tuple(allowed), tuple(resolve)
+        self.names = names or Names()
+        self._given = {":".join(one.split(":")[:2]) for one in resolve}
+        self._fresh: dict[str, float] = {}
+        """URLs of which libcurl knows what `names` knows, until when."""
+        self._resolving: dict[_Handle, asyncio.TimerHandle] = {}
         self._multi: Any = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_MAXCONNECTS, _IDLE_CONNECTIONS)
         self._sockets = Sockets()
@@ -91,10 +109,10 @@ class Sender:
         except (pycurl.error, ValueError, UnicodeError):
             loop.call_soon(done, Failure("bad_url", timedelta()))
             return _nothing
-        self._busy[handle.curl] = handle
-        self._multi.add_handle(handle.curl)
-        if self._tick is None:
-            self._tick = loop.call_later(_TICK_SEC, self._on_tick)
+        if self._fresh.get(url, 0.0) > handle.began:
+            self._add(handle)
+        else:
+            self._find(handle, url)
         return partial(self._abort, handle)
 
     async def post(self, url: str, *, headers: Sequence[str], content: bytes) -> Answer | Failure:
@@ -114,7 +132,7 @@ class Sender:
 
     async def aclose(self) -> None:
         """Ends what is under way and closes the connections."""
-        for handle in list(self._busy.values()):
+        for handle in [*self._busy.values(), *self._resolving]:
             self._abort(handle)
         for timer in (self._timer, self._tick):
             if timer is not None:
@@ -131,7 +149,58 @@ class Sender:
         self._loop.add_reader(self._sockets.fileno(), self._on_ready)
         return self._loop
 
+    def _add(self, handle: "_Handle") -> None:
+        assert self._loop is not None
+        self._busy[handle.curl] = handle
+        self._multi.add_handle(handle.curl)
+        if self._tick is None:
+            self._tick = self._loop.call_later(_TICK_SEC, self._on_tick)
+
+    def _find(self, handle: "_Handle", url: str) -> None:
+        """Begins the request when its host's addresses are known: at once as a rule."""
+        assert self._loop is not None
+        host, port = host_and_port(url)
+        if not host or literal(host) is not None or f"{host}:{port}" in self._given:
+            self._note(url, inf)
+            self._add(handle)
+            return
+        found, known = partial(self._found, handle, host, port), self.names.known(host, at=handle.began)
+        if known is None:
+            self._resolving[handle] = self._loop.call_later(self._timeout_ms / 1000, self._not_found, handle)
+            self.names.resolve(host, found)
+            return
+        if known.fresh_until > handle.began:
+            self._note(url, known.fresh_until)
+        else:
+            self.names.refresh(host)
+        self._resolving[handle] = self._loop.call_later(0, found, known.addresses)
+
+    def _found(self, handle: "_Handle", host: str, port: int, addresses: Addresses) -> None:
+        timer = self._resolving.pop(handle, None)
+        if timer is None:
+            return  # It was given up, or cut off.
+        timer.cancel()
+        if addresses and all(is_allowed(address, allowed=self._allowed) for address in addresses):
+            handle.go_to(host, port, addresses)
+            self._add(handle)
+            return
+        handle.done(Failure("blocked_address" if addresses else "dns_nxdomain", handle.passed()))
+
+    def _not_found(self, handle: "_Handle") -> None:
+        del self._resolving[handle]
+        handle.done(Failure("timeout_dns", handle.passed()))
+
+    def _note(self, url: str, until: float) -> None:
+        if len(self._fresh) >= REMEMBERED:
+            self._fresh.clear()
+        self._fresh[url] = until
+
     def _abort(self, handle: "_Handle") -> None:
+        timer = self._resolving.pop(handle, None)
+        if timer is not None:
+            timer.cancel()
+            handle.curl.close()
+            return
         if self._busy.pop(handle.curl, None) is None:
             return
         self._multi.remove_handle(handle.curl)
@@ -210,6 +279,7 @@ class Sender:
             return
         outcome = handle.outcome(code)
         done = handle.done
+        handle.forget_answer()
         if len(self._idle) < _IDLE_HANDLES:
             self._idle.append(handle)
         done(outcome)
@@ -223,7 +293,7 @@ class _Handle:
     """A curl easy handle with our rules, used for one request after another, and what came back for the present one."""
 
     def __init__(self, timeout_ms: int, allowed: tuple[Network, ...], resolve: tuple[str, ...]) -> None:
-        self._allowed = allowed
+        self._allowed, self._timeout_ms, self._hurried = allowed, timeout_ms, False
         self._body, self._size, self._blocked = list[bytes](), 0, False
         self._lines: list[bytes] = []
         self._url = ""
@@ -238,10 +308,10 @@ class _Handle:
 
     def prepare(self, url: str, *, headers: Sequence[str], content: bytes, done: Done) -> None:
         """Raises pycurl.error or ValueError for a URL that can't be one."""
-        if self._size:
-            self._body, self._size = [], 0
         self._blocked = False
-        self._lines.clear()
+        if self._hurried:
+            self.curl.setopt(pycurl.TIMEOUT_MS, self._timeout_ms)
+            self._hurried = False
         if url != self._url:
             plain = pycurl.PROTO_HTTP if may_be_plain(url, allowed=self._allowed) else 0
             self.curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTPS | plain)
@@ -251,17 +321,41 @@ class _Handle:
         self.curl.setopt(pycurl.POSTFIELDS, content)
         self.began, self.done = monotonic(), done
 
+    def go_to(self, host: str, port: int, addresses: Addresses) -> None:
+        """Says where the host is. What it took to find out is taken from the deadline."""
+        listed = ",".join(f"[{one}]" if ":" in one else one for one in addresses[:_ADDRESSES])
+        # With a plus libcurl forgets it in time, by DNS_CACHE_TIMEOUT; it looks hosts up without their last dot.
+        self.curl.setopt(pycurl.RESOLVE, [f"+{host.removesuffix('.')}:{port}:{listed}"])
+        passed_ms = int((monotonic() - self.began) * 1000)
+        if passed_ms:
+            self.curl.setopt(pycurl.TIMEOUT_MS, max(1, self._timeout_ms - passed_ms))
+            self._hurried = True
+
+    def passed(self) -> timedelta:
+        """Since it began."""
+        return timedelta(seconds=monotonic() - self.began)
+
+    def forget_answer(self) -> None:
+        """An idle handle keeps none of it: a server may have sent 300 kB of headers."""
+        self._lines.clear()
+        if self._size:
+            self._body, self._size = [], 0
+
     def outcome(self, code: int) -> Answer | Failure:
         """What happened, from libcurl's code and what was seen on the way."""
         duration = timedelta(seconds=monotonic() - self.began)
         cut_short = code == pycurl.E_WRITE_ERROR and self._size > MAX_ANSWER_BYTES
         if code != pycurl.E_OK and not cut_short:
-            return Failure(self._failure_code(code), duration)
+            return Failure(self._failure_code(code), duration, self._retry_after())
         status = self.curl.getinfo(pycurl.RESPONSE_CODE)
         body = b"".join(self._body)[:MAX_ANSWER_BYTES] if self._body else b""
         if 200 <= status < 300:
             return Answer(status, body, duration)
-        return Answer(status, body, duration, self._retry_after(), self.curl.getinfo(pycurl.REDIRECT_URL))
+        # Raw: the other server's bytes, and what is not UTF-8 would raise.
+        redirect_to = self.curl.getinfo_raw(pycurl.REDIRECT_URL)
+        return Answer(
+            status, body, duration, self._retry_after(), redirect_to and redirect_to.decode("utf-8", "replace")
+        )
 
     def _open_socket(self, _purpose: int, address: Any) -> Any:
         # A name that has one inner address is not trusted with its others either.
@@ -287,7 +381,11 @@ class _Handle:
 
     @property
     def _headers_ended(self) -> bool:
-        return bool(self._lines) and self._lines[-1] in (b"\r\n", b"\n")
+        if not self._lines or self._lines[-1] not in (b"\r\n", b"\n"):
+            return False
+        # After 100 Continue or 103 Early Hints the answer's own headers are still to come.
+        status_lines = [line for line in self._lines if line[:5] == b"HTTP/"]
+        return bool(status_lines) and status_lines[-1][8:10] != b" 1"
 
     def _failure_code(self, code: int) -> str:
         if self._blocked and code in (pycurl.E_COULDNT_CONNECT, pycurl.E_OPERATION_TIMEDOUT):
@@ -335,6 +433,7 @@ def _hardened(timeout_ms: int) -> Any:
         (pycurl.CAINFO, certifi.where()),
         (pycurl.USERAGENT, "Cualify-Webhooks/1"),
         (pycurl.TCP_NODELAY, 1),
+        (pycurl.DNS_CACHE_TIMEOUT, int(USABLE_SEC)),
     ):
         curl.setopt(option, value)
     return curl

@@ -5,6 +5,7 @@ All of it is harmless to repeat and to do in several replicas at once.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from uuid import UUID
 
 import structlog
 from prometheus_client import Gauge
@@ -56,8 +57,9 @@ class Upkeep:
         """All that is due, in batches."""
         today = now().date()
         await retention.make_partitions(self._pool, today=today)
-        for one_batch in (self._sweep, self._mask, self._forget, self._seal_again):
+        for one_batch in (self._sweep, self._mask, self._forget, self._forget_old_secrets):
             await _until_done(one_batch, stop)
+        await self._seal_again(stop)
         await retention.drop_partitions(self._pool, today=today)
         UNSCHEDULED.set(unscheduled := await claims.unscheduled(self._pool))
         if unscheduled:
@@ -73,8 +75,13 @@ class Upkeep:
     async def _forget(self) -> int:
         return await retention.forget_deliveries(self._pool, at_most=SWEEP_BATCH)
 
-    async def _seal_again(self) -> int:
-        return await endpoints.seal_again(self._pool, self._secrets, at_most=SWEEP_BATCH)
+    async def _forget_old_secrets(self) -> int:
+        return await endpoints.forget_old_secrets(self._pool, at_most=SWEEP_BATCH)
+
+    async def _seal_again(self, stop: asyncio.Event) -> None:
+        last: UUID | None = UUID(int=0)
+        while last is not None and not stop.is_set():
+            last = await endpoints.seal_again(self._pool, self._secrets, after=last, at_most=SWEEP_BATCH)
 
 
 async def _until_done(one_batch: Callable[[], Awaitable[int]], stop: asyncio.Event) -> None:

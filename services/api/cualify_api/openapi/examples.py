@@ -153,17 +153,71 @@ REGISTER_WEBHOOK: Final = {
     "events": ["call.completed", "call.failed"],
 }
 WEBHOOK: Final = {"id": WEBHOOK_ID, **REGISTER_WEBHOOK, "active": True, "created_at": _AT}
-WEBHOOK_LISTED: Final = {**WEBHOOK, "last_delivery_at": _ENDED_AT, "last_status": 200}
+WEBHOOK_LISTED: Final = {
+    **WEBHOOK,
+    "last_delivery_at": _ENDED_AT,
+    "last_status": 200,
+    "paused_reason": None,
+    "failing_since": None,
+    "is_open": False,
+    "not_before": None,
+}
 SECRET: Final = "abcdef0123456789" * 4
 DELIVERY: Final = {
     "event_id": EVENT_ID,
-    "type": "call.completed",
-    "status": "delivered",
-    "attempts": 1,
-    "last_attempt_at": _ENDED_AT,
-    "last_status": 200,
+    "event": "call.completed",
+    "subject_id": CALL_ID,
+    "sequence": 3,
+    "status": "pending",
+    "waits_for": "next_attempt",
+    "attempts_made": 1,
+    "out_of_order": False,
+    "replay_id": None,
+    "occurred_at": _ENDED_AT,
+    "finished_at": None,
+    "next_attempt_at": "2026-05-31T14:24:46.730Z",
+}
+_FAILED: Final = {
+    "status_code": 500,
+    "failure_code": "http_5xx",
+    "how_to_mend": "The server failed. See its logs.",
+}
+DELIVERY_SHOWN: Final = {
+    **DELIVERY,
+    "request": {
+        "url": "https://your-app.com/cualify-webhook",
+        "headers": {"content-type": "application/json", "webhook-id": EVENT_ID},
+        "body": '{"id":"evt_01907b2a4d5e7f608a1b2c3d4e5f6072","type":"call.completed"}',
+        "body_masked": False,
+    },
+    "attempts": [{"n": 1, "at": _ENDED_AT, "duration_ms": 84, **_FAILED, "response_body": "Internal Server Error"}],
+}
+WEBHOOK_TESTED: Final = {
+    "delivered": False,
+    **_FAILED,
+    "redirects_to": None,
+    "duration_ms": 84,
+    "request": {"url": "https://your-app.com/cualify-webhook", "webhook_id": EVENT_ID, "body": {"type": "ping"}},
+    "response_body": "Internal Server Error",
 }
 REPLAY: Final = {"since": "2026-05-31T00:00:00+05:30", "events": ["call.completed"], "status": "failed"}
+REPLAY_ID: Final = "01907b2b-0d5e-7f60-8a1b-2c3d4e5f6072"
+REPLAYING: Final = {
+    "id": REPLAY_ID,
+    "endpoint_id": WEBHOOK_ID,
+    "since": "2026-05-30T18:30:00.000Z",
+    "until": "2026-05-31T15:00:00.000Z",
+    "events": ["call.completed"],
+    "status": "failed",
+    "call_id": None,
+    "state": "running",
+    "scheduled": 100,
+    "pending": 12,
+    "delivered": 88,
+    "failed": 0,
+    "created_at": "2026-05-31T15:00:00.000Z",
+    "ended_at": None,
+}
 
 EVENT: Final = {
     "id": EVENT_ID,

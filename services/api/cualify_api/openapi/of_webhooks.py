@@ -1,9 +1,10 @@
-"""The routes of webhooks. What the dispatcher answers is only outlined where it is the dispatcher's to say."""
+"""The routes of webhooks, as the dispatcher answers them; a journey holds its answers to this."""
 
 from typing import Final
 
 from cualify_api.openapi import examples
 from cualify_api.openapi.building import (
+    CURSOR,
     EVERYWHERE,
     FORWARDED,
     IDEMPOTENCY_KEY,
@@ -17,9 +18,10 @@ from cualify_api.openapi.building import (
     path_id,
     success,
 )
-from cualify_api.openapi.schemas import data, listed, ref
+from cualify_api.openapi.schemas import INSTANT, UUID, data, listed, ref
 
 _WEBHOOK_ID: Final = path_id("endpoint_id", examples.WEBHOOK_ID)
+_REPLAY_ID: Final = path_id("replay_id", examples.REPLAY_ID)
 
 WEBHOOKS: Final[Paths] = {
     "/api/v1/webhooks": {
@@ -93,10 +95,12 @@ WEBHOOKS: Final[Paths] = {
             "testWebhook",
             "Webhooks",
             "Have a test event sent",
-            {
-                **success(200, "It was sent.", data({"type": "object"}), {"data": {"id": examples.EVENT_ID}}),
-                **success(202, "It will be sent.", data({"type": "object"}), {"data": {"id": examples.EVENT_ID}}),
-            },
+            success(
+                200,
+                "It was sent, now, and this came of it.",
+                data(ref("TestedWebhook")),
+                {"data": examples.WEBHOOK_TESTED},
+            ),
             parameters=(_WEBHOOK_ID,),
             refusals=(*EVERYWHERE, "conflict", *FORWARDED),
         )
@@ -109,19 +113,37 @@ WEBHOOKS: Final[Paths] = {
             success(
                 200,
                 "Newest first.",
-                {
-                    "type": "object",
-                    "required": ["data"],
-                    "properties": {"data": {"type": "array", "items": {"type": "object"}}},
-                },
-                {"data": [examples.DELIVERY]},
+                listed(ref("Delivery"), "LedgerPagination"),
+                {"data": [examples.DELIVERY], "pagination": {"limit": 50, "next_cursor": None, "has_more": False}},
             ),
             parameters=(
                 _WEBHOOK_ID,
                 LIMIT,
-                parameter("cursor", {"type": "string", "maxLength": 1000}, "Where the last page ended."),
-                parameter("status", {"type": "string", "maxLength": 1000}, "Of this status.", example="failed"),
-                parameter("event", {"type": "string", "maxLength": 1000}, "Of this type.", example="call.completed"),
+                parameter("cursor", {"type": "string", "maxLength": 100}, CURSOR["description"]),
+                parameter("status", {"type": "string", "enum": ["pending", "delivered", "failed"]}, "Of this status."),
+                parameter("event", {"type": "string", "maxLength": 100}, "Of this type.", example="call.completed"),
+                parameter("call_id", UUID, "Of this call."),
+                parameter("since", INSTANT, "Of events at this time or later."),
+                parameter("until", INSTANT, "Of events before this time."),
+            ),
+            refusals=(*EVERYWHERE, *FORWARDED),
+        )
+    },
+    "/api/v1/webhooks/{endpoint_id}/deliveries/{event_id}": {
+        "get": operation(
+            "showDelivery",
+            "Webhooks",
+            "One of them, with its request and every attempt",
+            success(200, "As it is now.", data(ref("ShownDelivery")), {"data": examples.DELIVERY_SHOWN}),
+            parameters=(
+                _WEBHOOK_ID,
+                parameter(
+                    "event_id",
+                    {"type": "string", "pattern": "^evt_[0-9a-f]{32}$"},
+                    "The event's id.",
+                    where="path",
+                    example=examples.EVENT_ID,
+                ),
             ),
             refusals=(*EVERYWHERE, *FORWARDED),
         )
@@ -131,13 +153,61 @@ WEBHOOKS: Final[Paths] = {
             "replayDeliveries",
             "Webhooks",
             "Have events of the past sent again",
-            {
-                **success(200, "It was done.", data({"type": "object"}), {"data": {"id": "1"}}),
-                **success(202, "It is being done.", data({"type": "object"}), {"data": {"id": "1"}}),
-            },
+            success(
+                202,
+                "They are put on the list again, behind what is new. A paused webhook is resumed.",
+                data(ref("Replay")),
+                {"data": examples.REPLAYING},
+            ),
             parameters=(_WEBHOOK_ID,),
             body=("ReplayDeliveries", examples.REPLAY),
             refusals=(*WITH_BODY, *FORWARDED),
+        )
+    },
+    "/api/v1/webhooks/{endpoint_id}/replays": {
+        "get": operation(
+            "listReplays",
+            "Webhooks",
+            "The latest replays, and how far they are",
+            success(
+                200,
+                "Newest first, 100 at most.",
+                data({"type": "array", "items": ref("Replay")}),
+                {"data": [examples.REPLAYING]},
+            ),
+            parameters=(_WEBHOOK_ID,),
+            refusals=(*EVERYWHERE, *FORWARDED),
+        )
+    },
+    "/api/v1/webhooks/{endpoint_id}/replays/{replay_id}": {
+        "get": operation(
+            "showReplay",
+            "Webhooks",
+            "How far a replay is",
+            success(200, "As it is now.", data(ref("Replay")), {"data": examples.REPLAYING}),
+            parameters=(_WEBHOOK_ID, _REPLAY_ID),
+            refusals=(*EVERYWHERE, *FORWARDED),
+        )
+    },
+    "/api/v1/webhooks/{endpoint_id}/replays/{replay_id}/{wish}": {
+        "post": operation(
+            "steerReplay",
+            "Webhooks",
+            "Pause a replay, resume or cancel it",
+            success(200, "As it is now.", data(ref("Replay")), {"data": {**examples.REPLAYING, "state": "paused"}}),
+            about="After a pause what is on the list already, 100 at most, still goes; after a cancel it does not.",
+            parameters=(
+                _WEBHOOK_ID,
+                _REPLAY_ID,
+                parameter(
+                    "wish",
+                    {"type": "string", "enum": ["pause", "resume", "cancel"]},
+                    "What is to become of it.",
+                    where="path",
+                    example="pause",
+                ),
+            ),
+            refusals=(*EVERYWHERE, "conflict", *FORWARDED),
         )
     },
 }

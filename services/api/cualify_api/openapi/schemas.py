@@ -188,6 +188,25 @@ _WEBHOOK: Final[dict[str, Schema]] = {
     "active": _FLAG,
     "created_at": INSTANT,
 }
+_DELIVERY: Final[dict[str, Schema]] = {
+    "event_id": {"type": "string", "pattern": "^evt_[0-9a-f]{32}$", "description": "The header `webhook-id`."},
+    "event": {**_TEXT, "examples": list(public_names())},
+    "subject_id": {**UUID, "description": "The call, or what else it is about."},
+    "sequence": {"type": "integer", "minimum": 1},
+    "status": {"type": "string", "enum": ["pending", "delivered", "failed"]},
+    "waits_for": nullable({"type": "string", "enum": ["next_attempt", "earlier_event", "endpoint_recovery", "resume"]}),
+    "attempts_made": COUNT,
+    "out_of_order": _FLAG,
+    "replay_id": nullable(UUID),
+    "occurred_at": INSTANT,
+    "finished_at": nullable(INSTANT),
+    "next_attempt_at": nullable(INSTANT),
+}
+_OUTCOME: Final[dict[str, Schema]] = {
+    "status_code": nullable({"type": "integer"}),
+    "failure_code": nullable({**_TEXT, "examples": ["timeout_headers", "http_5xx", "tls_certificate"]}),
+    "how_to_mend": nullable({**_TEXT, "description": "One sentence about the failure's code."}),
+}
 
 _WALLET: Final = {"balance_paise": PAISE, "held_paise": PAISE, "available_paise": PAISE}
 SCHEMAS: Final[dict[str, Schema]] = {
@@ -309,11 +328,74 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "until": nullable(INSTANT),
             "events": nullable(EVENT_NAMES),
             "status": nullable({"type": "string", "enum": ["failed", "delivered", "all"]}),
+            "call_id": nullable(UUID),
         },
     ),
     "Webhook": answer(_WEBHOOK),
     "ListedWebhook": answer(
-        {**_WEBHOOK, "last_delivery_at": nullable(INSTANT), "last_status": nullable({"type": "integer"})}
+        {
+            **_WEBHOOK,
+            "last_delivery_at": nullable(INSTANT),
+            "last_status": {**nullable({"type": "integer"}), "description": "Null: it did not answer."},
+            "paused_reason": nullable({**_TEXT, "examples": ["customer", "gone", "failing_for_72_h"]}),
+            "failing_since": nullable(INSTANT),
+            "is_open": {**_FLAG, "description": "It is down: until it answers nothing but a probe is sent."},
+            "not_before": nullable({**INSTANT, "description": "Nothing is sent before."}),
+        }
+    ),
+    "Delivery": answer(_DELIVERY),
+    "ShownDelivery": answer(
+        {
+            **_DELIVERY,
+            "request": answer(
+                {
+                    "url": _TEXT,
+                    "headers": {"type": "object", "description": "Without the signature, which is not kept."},
+                    "body": nullable({**_TEXT, "description": "Null once its time is over."}),
+                    "body_masked": _FLAG,
+                }
+            ),
+            "attempts": {
+                "type": "array",
+                "items": answer(
+                    {
+                        "n": {"type": "integer", "minimum": 1},
+                        "at": INSTANT,
+                        "duration_ms": COUNT,
+                        **_OUTCOME,
+                        "response_body": nullable({**_TEXT, "description": "Its first KiB."}),
+                    }
+                ),
+            },
+        }
+    ),
+    "TestedWebhook": answer(
+        {
+            "delivered": _FLAG,
+            **_OUTCOME,
+            "redirects_to": nullable(_TEXT),
+            "duration_ms": COUNT,
+            "request": {"type": "object", "description": "What was sent, without the signature."},
+            "response_body": nullable(_TEXT),
+        }
+    ),
+    "Replay": answer(
+        {
+            "id": UUID,
+            "endpoint_id": UUID,
+            "since": INSTANT,
+            "until": INSTANT,
+            "events": nullable({"type": "array", "items": _TEXT}),
+            "status": nullable(_TEXT),
+            "call_id": nullable(UUID),
+            "state": {"type": "string", "enum": ["running", "paused", "canceled", "done"]},
+            "scheduled": {**COUNT, "description": "Put on the list again so far; of these:"},
+            "pending": COUNT,
+            "delivered": COUNT,
+            "failed": COUNT,
+            "created_at": INSTANT,
+            "ended_at": nullable(INSTANT),
+        }
     ),
     "RegisteredWebhook": answer(
         {

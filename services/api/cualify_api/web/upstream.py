@@ -28,7 +28,6 @@ class Upstreams:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 headers={"Authorization": f"Bearer {self._token}"},
-                timeout=aiohttp.ClientTimeout(total=WITHIN_SEC, connect=3),
                 connector=aiohttp.TCPConnector(limit=200, limit_per_host=100),
                 auto_decompress=False,
             )
@@ -49,14 +48,26 @@ class Upstream:
         self._base_url, self._upstreams = base_url.rstrip("/"), upstreams
 
     async def forward(
-        self, method: str, path: str, *, body: Any = None, params: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        within_sec: float = WITHIN_SEC,
     ) -> Response:
         """The other's answer as ours."""
-        status, content = await self.ask(method, path, body=body, params=params)
+        status, content = await self.ask(method, path, body=body, params=params, within_sec=within_sec)
         return json(content, status=status)
 
     async def ask(
-        self, method: str, path: str, *, body: Any = None, params: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        within_sec: float = WITHIN_SEC,
     ) -> tuple[int, dict[str, Any]]:
         """Status and body of a success.
 
@@ -65,9 +76,16 @@ class Upstream:
         """
         data = None if body is None else orjson.dumps(body)
         headers = {"Content-Type": "application/json"} if data is not None else {}
+        timeout = aiohttp.ClientTimeout(total=within_sec, connect=3)
         try:
             async with self._upstreams.pool().request(
-                method, self._base_url + path, data=data, headers=headers, params=params, allow_redirects=False
+                method,
+                self._base_url + path,
+                data=data,
+                headers=headers,
+                params=params,
+                allow_redirects=False,
+                timeout=timeout,
             ) as response:
                 status, content = response.status, orjson.loads(await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:

@@ -1,7 +1,8 @@
 """What a customer may send about a webhook. Whether the URL may be called is the dispatcher's to say."""
 
 from datetime import datetime
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
+from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
 from pydantic_core import PydanticCustomError
@@ -51,3 +52,9 @@ class ReplayDeliveries(BaseModel):
     until: Annotated[datetime, BeforeValidator(instant)] | None = None
     events: Events | None = None
     status: Literal["failed", "delivered", "all"] | None = None
+    call_id: UUID | None = None
+
+    def wanted(self) -> dict[str, Any]:
+        """As the dispatcher is asked: what is left out is everything, and so is `all`."""
+        given = self.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+        return {name: value for name, value in given.items() if (name, value) != ("status", "all")}
