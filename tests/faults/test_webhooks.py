@@ -27,7 +27,7 @@ from cualify_shared.events.topics import CALL_REQUESTS
 from cualify_shared.ids import new_id
 from cualify_webhook_dispatcher import claims
 from tests.support.databases import Databases, MakeDatabase, start_test_postgres
-from tests.support.outages import Arrival, Outage, lines, own_lateness, until_committed, until_written
+from tests.support.outages import Arrival, Kill, Outage, lines, own_lateness, until_committed, until_written
 from tests.support.webhook_world import World, call_of, world
 
 EVENTS = int(os.environ.get("FAULTS_EVENTS", "3000"))
@@ -35,7 +35,7 @@ DISPATCHERS = int(os.environ.get("FAULTS_DISPATCHERS", "3"))
 KILL_EVERY_SEC = float(os.environ.get("FAULTS_KILL_EVERY_SEC", "5"))
 AWAY_SEC = float(os.environ.get("FAULTS_AWAY_SEC", "0"))
 CALLS_AT_ONCE = 50
-PRODUCED_IN_SEC = max(25.0, EVENTS / 1000)
+PRODUCED_IN_SEC = max(25.0, EVENTS / 1000) + 2 * AWAY_SEC
 
 pytestmark = pytest.mark.faults
 
@@ -61,9 +61,9 @@ async def asked(made: World, query: str, *arguments: Any) -> Any:
                 await asyncio.sleep(0.1)
 
 
-async def kill_in_turn(made: World, done: asyncio.Event) -> tuple[list[Outage], int]:
+async def kill_in_turn(made: World, done: asyncio.Event) -> tuple[list[Kill], int]:
     """Kills one after another and starts it again; the kills, and how much was claimed then in all."""
-    kills: list[Outage] = []
+    kills: list[Kill] = []
     claimed = 0
     names = {one.pid: f"r{n}" for n, one in enumerate(made.replicas)}
     while not done.is_set():
@@ -76,7 +76,7 @@ async def kill_in_turn(made: World, done: asyncio.Event) -> tuple[list[Outage], 
             killed_at = time.time()
             victim.wait(10)
             names[made.start(REPLICA=names[victim.pid]).pid] = names[victim.pid]
-            kills.append(Outage(names[victim.pid], killed_at, time.time(), time.time()))
+            kills.append(Kill(names[victim.pid], killed_at))
             assert await asked(made, claims.UNSCHEDULED) == 0
     return kills, claimed
 
@@ -153,13 +153,13 @@ async def disturb(made: World, faults: Sequence[Fault]) -> list[Outage]:
     """One after another, in equal parts of the time in which events are produced."""
     outages = []
     for fault in faults:
-        await asyncio.sleep(PRODUCED_IN_SEC / (len(faults) + 1))
+        await asyncio.sleep((PRODUCED_IN_SEC - 2 * AWAY_SEC) / (len(faults) + 1))
         outages.append(await fault(made))
     return outages
 
 
 async def report(
-    made: World, wanted: set[str], *, kills: Sequence[Outage], outages: Sequence[Outage], claimed: int
+    made: World, wanted: set[str], *, kills: Sequence[Kill], outages: Sequence[Outage], claimed: int
 ) -> None:
     """Holds what came against what was produced, and prints the numbers."""
     got = await made.got()

@@ -13,11 +13,17 @@ from cualify_shared.database import is_passing
 
 
 @dataclass(frozen=True, slots=True)
-class Outage:
-    """Killed at one instant; then it answered again; then it did its work again. All in unix seconds."""
+class Kill:
+    """A process was killed, and its successor started at once. In unix seconds, as all times here."""
 
     what: str
     killed_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outage(Kill):
+    """A server was killed; then the next one answered; then it did its work again."""
+
     answered_at: float
     works_at: float
 
@@ -70,9 +76,7 @@ def own_lateness(arrival: Arrival, servers: Sequence[Outage]) -> float:
     return arrival.late_sec - away
 
 
-def lines(
-    kills: Sequence[Outage], arrivals: Sequence[Arrival], *, servers: Sequence[Outage], since: float
-) -> list[str]:
+def lines(kills: Sequence[Kill], arrivals: Sequence[Arrival], *, servers: Sequence[Outage], since: float) -> list[str]:
     """One a kill: how long it took to be back, and how late was what came from then until the next kill."""
     in_turn = sorted(kills, key=lambda one: one.killed_at)
     nexts = [one.killed_at for one in in_turn[1:]] + [math.inf]
@@ -82,16 +86,16 @@ def lines(
     ]
 
 
-def _line(outage: Outage, came: Sequence[Arrival], servers: Sequence[Outage], since: float) -> str:
-    answered, worked = outage.answered_at - outage.killed_at, outage.works_at - outage.killed_at
-    at = (
-        f"{outage.killed_at - since:8.1f} s  {outage.what:<8}  answered {answered:4.1f} s, worked {worked:4.1f} s later"
-    )
+def _line(kill: Kill, came: Sequence[Arrival], servers: Sequence[Outage], since: float) -> str:
+    said = f"{kill.killed_at - since:8.1f} s  {kill.what:<8}"
+    if isinstance(kill, Outage):
+        answered, worked = kill.answered_at - kill.killed_at, kill.works_at - kill.killed_at
+        said += f"  answered {answered:.1f} s and worked {worked:.1f} s later;"
     if not came:
-        return f"{at}; nothing came until the next"
+        return f"{said}  nothing came until the next kill"
     latest = max(came, key=lambda one: one.late_sec)
     own = max(own_lateness(one, servers) for one in came)
     return (
-        f"{at}; then {len(came):6} came, the latest {latest.late_sec:4.1f} s late (at {latest.came_at - since:.1f} s), "
-        f"{own:4.1f} s without the servers' time away"
+        f"{said}  {len(came):6} came until the next kill, the latest {latest.late_sec:4.1f} s late"
+        f" (at {latest.came_at - since:.1f} s), {own:4.1f} s without the servers' time away"
     )
