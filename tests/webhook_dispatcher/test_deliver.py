@@ -197,12 +197,49 @@ async def test_of_what_was_left_behind_nothing_is_released_that_has_another_toke
     killed.deliver.has_taken_over = True
     (event,) = call_events(org_id)
     await killed.arrive(event, hand_over=False)
+
+    async def left_by(replica: str) -> int | None:
+        lease = timedelta(seconds=8)
+        return await leases.give_back_what_was_left(pool, replica, replica_id=new_id(), lease=lease)
+
     await pool.execute("UPDATE deliveries SET lease_token = $1", other.deliver.new_token())
-    assert await leases.give_back_what_was_left(pool, "r0", lease=timedelta(seconds=8)) == 0
+    assert await left_by("r0") == 0
     await pool.execute("UPDATE deliveries SET lease_token = $1", killed.deliver.new_token())
-    assert await leases.give_back_what_was_left(pool, "r1", lease=timedelta(seconds=8)) == 0
-    assert await leases.give_back_what_was_left(pool, "r0", lease=timedelta(seconds=8)) == 1
+    assert await left_by("r1") == 0
+    assert await left_by("r0") == 1
     for one in (killed, other):
+        await one.end()
+
+
+async def test_a_replica_with_a_name_in_use_takes_nothing_over_and_delivers_all_the_same(
+    pool: Pool, receive: Receive
+) -> None:
+    first, second = (make_dispatcher(pool, timeout_sec=15, replica="r0") for _ in range(2))
+    hold = asyncio.Event()
+
+    async def wait(_: web.Request, __: int) -> web.StreamResponse:
+        await hold.wait()
+        return web.Response()
+
+    receiver, org_id = await receive(wait), new_id()
+    await first.register(org_id, receiver.url)
+    first.start()
+    await first.until("count(*) = 1 FROM replicas")
+    (held,) = call_events(org_id)
+    await first.arrive(held)
+    await receiver.until(1)
+    second.start()
+    await second.until("count(*) = 2 FROM replicas")
+    async with asyncio.timeout(10):
+        while not second.deliver.has_taken_over:
+            await asyncio.sleep(0.01)
+    (event,) = call_events(org_id)
+    await second.arrive(event)
+    await receiver.until(2)
+    hold.set()
+    await first.until_state("delivered", held, event)
+    assert [got.body["id"] for got in receiver.got] == ids([held, event])
+    for one in (first, second):
         await one.end()
 
 

@@ -17,7 +17,7 @@ from prometheus_client import Gauge
 from cualify_shared import faults, outbox
 from cualify_shared.clock import now
 from cualify_shared.database import Pool, is_passing
-from cualify_shared.ids import new_id, notification_id
+from cualify_shared.ids import notification_id
 from cualify_shared.waiting import BACK_SOON_SEC, pauses, until_any, until_set
 from cualify_webhook_dispatcher import breaker, claims, leases, payloads, presence, queries, sign, told
 from cualify_webhook_dispatcher.jobs import Endpoint, Job, Result
@@ -36,6 +36,8 @@ CLAIMED_PER_SLOT = 10
 LEASE = timedelta(seconds=8)
 RENEW_EVERY_SEC = 2.0
 LOOK_EVERY_SEC = 0.5
+NAME_IS_FREE_WITHIN_SEC, ASK_EVERY_SEC = 2.0, 0.1
+"""A named replica waits so long for another of its name to be gone; then it takes nothing over."""
 
 CLAIMED_NOW = Gauge("cualify_deliveries_claimed", "Deliveries that this process has claimed and not finished.")
 UNDER_WAY = Gauge("cualify_deliveries_under_way", "Requests under way.", ["share"])
@@ -55,8 +57,8 @@ class Deliver:
         replica: str = "",
     ) -> None:
         self._pool, self._sender, self._secrets, self._committed = pool, sender, secrets, committed
-        self.replica_id = new_id()
         self.new_token = leases.tokens_of(replica)
+        self.replica_id = self.new_token()
         self._replica = replica
         self.has_taken_over = not replica
         """What a replica of this name had claimed before it was killed is given back. Until then nothing is claimed."""
@@ -195,18 +197,24 @@ class Deliver:
     # --- claiming ---
 
     async def _take_over(self, stop: asyncio.Event) -> None:
-        """Gives back what this replica had claimed before it was killed."""
-        failed = pauses(longest_sec=BACK_SOON_SEC)
+        """Gives back what a replica of this name had claimed before it was killed."""
+        until = time.monotonic() + NAME_IS_FREE_WITHIN_SEC
         while not self.has_taken_over and not stop.is_set():
             try:
-                left = await leases.give_back_what_was_left(self._pool, self._replica, lease=LEASE)
+                left = await leases.give_back_what_was_left(
+                    self._pool, self._replica, replica_id=self.replica_id, lease=LEASE
+                )
+                if left is None and time.monotonic() > until:
+                    log.critical("name_is_in_use", replica=self._replica)
+                elif left is None:
+                    await until_set(stop, ASK_EVERY_SEC)
+                    continue
                 self.has_taken_over = True
-                log.info("took_over", deliveries=left)
             except Exception as error:
                 if not is_passing(error):
                     raise
                 log.warning("not_taken_over", error=repr(error))
-                await until_set(stop, next(failed))
+                await until_set(stop, BACK_SOON_SEC)
 
     async def _claim_until(self, stop: asyncio.Event) -> None:
         failed = pauses(longest_sec=BACK_SOON_SEC)
