@@ -27,7 +27,7 @@ from cualify_shared.events.catalogue import type_of, types_on
 from cualify_shared.events.envelope import Event, MalformedEvent, decode, peek_type
 from cualify_shared.events.model import EventData
 from cualify_shared.events.topics import Topic
-from cualify_shared.waiting import pauses, until_set, within
+from cualify_shared.waiting import BACK_SOON_SEC, pauses, until_set, within
 
 log = structlog.get_logger(__name__)
 
@@ -81,17 +81,19 @@ class Reader:
                 await self._commit(wanted, poison)
                 break
             except Exception as error:
-                self._say_why(error, retry_in_sec=pause)
+                passes = is_passing(error)
+                pause = min(pause, BACK_SOON_SEC) if passes else pause
+                self._say_why(error, passes=passes, retry_in_sec=pause)
             await until_set(self._stop, pause)
         self.in_hand = 0
         faults.point(f"reads.{self.read.topic.name}.committed")
         self.progress_at = time.monotonic()
         metrics.CONSUMED.labels(self.read.topic.name).inc(len(records))
 
-    def _say_why(self, error: Exception, *, retry_in_sec: float) -> None:
+    def _say_why(self, error: Exception, *, passes: bool, retry_in_sec: float) -> None:
         """A batch is never given up: the next acknowledgement would pass over it. Stuck for long, the process exits."""
         topic = self.read.topic.name
-        if is_passing(error):
+        if passes:
             self.progress_at = time.monotonic()
             log.warning("database_away", topic=topic, retry_in_sec=retry_in_sec, error=repr(error))
         else:
@@ -261,7 +263,7 @@ class Reading:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Connects, retrying until the broker is there, and watches that the reading goes on."""
-        for pause in pauses(first_sec=0.5, longest_sec=5):
+        for pause in pauses(longest_sec=BACK_SOON_SEC):
             try:
                 await self.broker.start()
                 break

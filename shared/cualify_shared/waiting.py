@@ -8,6 +8,9 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+BACK_SOON_SEC = 1.0
+"""The longest pause while a server is away: what waits for it is late by no more than this when it is back."""
+
 
 async def until_set(event: asyncio.Event, seconds: float) -> bool:
     """Whether `event` was set within so many seconds."""

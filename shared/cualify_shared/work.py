@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from cualify_shared.database import is_passing
-from cualify_shared.waiting import pauses, until_any, until_set
+from cualify_shared.waiting import BACK_SOON_SEC, pauses, until_any, until_set
 
 log = structlog.get_logger(__name__)
 Job = TypeVar("Job")
@@ -58,13 +58,13 @@ class Worker(Generic[Job]):
 
     async def run(self, stop: asyncio.Event) -> None:
         """Claims and does until told to stop; then waits for what was begun, `drain_sec` at most."""
-        failures = pauses()
+        failures = pauses(longest_sec=BACK_SOON_SEC)
         while not stop.is_set():
             self._look.clear()
             room = self.room
             try:
                 jobs = await self._claim(room) if room else ()
-                failures = pauses()
+                failures = pauses(longest_sec=BACK_SOON_SEC)
             except Exception as error:
                 if not is_passing(error):
                     raise

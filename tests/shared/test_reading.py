@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaConnectionError
 from faststream import AckPolicy
 from faststream.security import BaseSecurity
 
@@ -155,6 +156,27 @@ async def test_a_consumer_on_which_nothing_moves_is_said_to_be_stalled(
             while await running.stalled():
                 await asyncio.sleep(0.02)
         assert running.problem is None
+
+
+async def test_a_broker_that_was_away_for_long_is_found_again_within_a_second(
+    pool: Pool, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop, paused = asyncio.Event(), list[float]()
+    made = make_reading(pool, kafka, "", stop)
+
+    async def pause(_: asyncio.Event, seconds: float) -> bool:
+        paused.append(seconds)
+        return len(paused) == 10
+
+    async def away() -> None:
+        raise KafkaConnectionError("nobody listens there")
+
+    monkeypatch.setattr(reads, "until_set", pause)
+    monkeypatch.setattr(made.broker, "start", away)
+    await made.run(stop)
+    assert (min(paused), max(paused)) == (0.1, 1.0)
+    assert made.problem is not None
+    assert "nobody listens there" in made.problem
 
 
 def test_no_subscription_is_at_most_once_by_accident(pool: Pool, kafka: Kafka) -> None:

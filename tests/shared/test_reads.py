@@ -7,7 +7,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from cualify_shared import dead_letters
+from cualify_shared import dead_letters, reads
 from cualify_shared.database import Connection, Pool
 from cualify_shared.dead_letters import Record
 from cualify_shared.events import Event, encode
@@ -106,6 +106,32 @@ async def test_while_the_database_is_away_the_batch_waits_and_is_then_handled(po
     assert tries == 3
     assert await pool.fetchval("SELECT count(*) FROM seen") == 1
     assert await pool.fetchval("SELECT count(*) FROM dead_letters") == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "longest_sec"),
+    [(asyncpg.CannotConnectNowError("the database system is starting up"), 1.0), (RuntimeError("a bug of ours"), 30.0)],
+)
+async def test_a_database_that_was_away_for_long_is_found_again_within_a_second(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, error: Exception, longest_sec: float
+) -> None:
+    paused: list[float] = []
+
+    async def pause(_: asyncio.Event, seconds: float) -> bool:
+        paused.append(seconds)
+        return False
+
+    async def away_for_long(connection: Connection, letters: Sequence[tuple[Record, str]]) -> None:
+        if len(paused) < 20:
+            raise error
+
+    monkeypatch.setattr(reads, "until_set", pause)
+    monkeypatch.setattr(dead_letters, "park", away_for_long)
+    await reader_for(pool).handle([record_of(dialing(1))])
+    assert len(paused) == 20
+    assert paused[:3] == [0.1, 0.2, 0.4]
+    assert max(paused) == longest_sec
+    assert await pool.fetchval("SELECT count(*) FROM seen") == 1
 
 
 async def test_stopping_while_the_database_is_away_acknowledges_nothing(pool: Pool) -> None:

@@ -96,9 +96,16 @@ MakeDispatcher = Callable[[], Awaitable[Dispatcher]]
 Receive = Callable[[Respond], Awaitable[Receiver]]
 
 
-def make_dispatcher(pool: Pool, *, timeout_sec: float = 2.0, max_in_flight: int = 200) -> Dispatcher:
+def make_dispatcher(pool: Pool, *, timeout_sec: float = 2.0, max_in_flight: int = 200, replica: str = "") -> Dispatcher:
     sender = Sender(timeout_sec=timeout_sec, allowed=LOOPBACK)
-    deliver = Deliver(pool=pool, sender=sender, secrets=SECRETS, max_in_flight=max_in_flight, committed=lambda: None)
+    deliver = Deliver(
+        pool=pool,
+        sender=sender,
+        secrets=SECRETS,
+        max_in_flight=max_in_flight,
+        committed=lambda: None,
+        replica=replica,
+    )
     return Dispatcher(pool, deliver, Consume(deliver), sender)
 
 

@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 
 from cualify_shared.database import Pool
 from cualify_shared.ids import new_id
-from cualify_webhook_dispatcher import endpoints
+from cualify_webhook_dispatcher import endpoints, leases
 from cualify_webhook_dispatcher.lanes import FIRST_LINES
 from cualify_webhook_dispatcher.upkeep import Upkeep
 from tests.webhook_dispatcher.conftest import SECRETS, Dispatcher, Receive, call_events, ids, make_dispatcher
@@ -161,6 +161,86 @@ async def test_what_a_process_claimed_before_it_died_is_delivered_by_another(poo
     await alive.until_state("delivered", *events)
     assert [got.body["id"] for got in receiver.got] == ids(events)
     await alive.end()
+
+
+async def test_a_named_replica_that_is_started_again_delivers_at_once_what_it_had_claimed(
+    pool: Pool, receive: Receive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("deliver", "consume"):
+        monkeypatch.setattr(f"cualify_webhook_dispatcher.{module}.LEASE", timedelta(hours=1))
+    receiver, org_id = await receive(answer_ok), new_id()
+    killed, other = make_dispatcher(pool, replica="r0"), make_dispatcher(pool, replica="r1")
+    await killed.register(org_id, receiver.url)
+    for one in (killed, other):
+        one.deliver.has_taken_over = True  # As if it had been running.
+    mine, others = call_events(org_id, 2), call_events(org_id, 2)
+    await killed.arrive(*mine, hand_over=False)
+    await other.arrive(*others, hand_over=False)
+    again = make_dispatcher(pool, replica="r0")
+    (early,) = call_events(org_id)
+    await again.arrive(early)  # What comes before it has looked back is claimed as anything else is.
+    again.start()
+    await again.until_state("delivered", *mine, early)
+    assert sorted(got.body["id"] for got in receiver.got) == sorted(ids([*mine, early]))
+    # What another replica holds is its own.
+    assert (
+        await pool.fetchval("SELECT count(*) FROM deliveries WHERE state = 'pending' AND lease_token IS NOT NULL") == 1
+    )
+    for one in (killed, other, again):
+        await one.end()
+
+
+async def test_of_what_was_left_behind_nothing_is_released_that_has_another_token_by_now(pool: Pool) -> None:
+    killed, other = make_dispatcher(pool, replica="r0"), make_dispatcher(pool)
+    org_id = new_id()
+    await killed.register(org_id, "http://127.0.0.1:9/")
+    killed.deliver.has_taken_over = True
+    (event,) = call_events(org_id)
+    await killed.arrive(event, hand_over=False)
+
+    async def left_by(replica: str) -> int | None:
+        lease = timedelta(seconds=8)
+        return await leases.give_back_what_was_left(pool, replica, replica_id=new_id(), lease=lease)
+
+    await pool.execute("UPDATE deliveries SET lease_token = $1", other.deliver.new_token())
+    assert await left_by("r0") == 0
+    await pool.execute("UPDATE deliveries SET lease_token = $1", killed.deliver.new_token())
+    assert await left_by("r1") == 0
+    assert await left_by("r0") == 1
+    for one in (killed, other):
+        await one.end()
+
+
+async def test_a_replica_with_a_name_in_use_takes_nothing_over_and_delivers_all_the_same(
+    pool: Pool, receive: Receive
+) -> None:
+    first, second = (make_dispatcher(pool, timeout_sec=15, replica="r0") for _ in range(2))
+    hold = asyncio.Event()
+
+    async def wait(_: web.Request, __: int) -> web.StreamResponse:
+        await hold.wait()
+        return web.Response()
+
+    receiver, org_id = await receive(wait), new_id()
+    await first.register(org_id, receiver.url)
+    first.start()
+    await first.until("count(*) = 1 FROM replicas")
+    (held,) = call_events(org_id)
+    await first.arrive(held)
+    await receiver.until(1)
+    second.start()
+    await second.until("count(*) = 2 FROM replicas")
+    async with asyncio.timeout(10):
+        while not second.deliver.has_taken_over:
+            await asyncio.sleep(0.01)
+    (event,) = call_events(org_id)
+    await second.arrive(event)
+    await receiver.until(2)
+    hold.set()
+    await first.until_state("delivered", held, event)
+    assert [got.body["id"] for got in receiver.got] == ids([held, event])
+    for one in (first, second):
+        await one.end()
 
 
 async def test_killed_between_the_answer_and_its_record_it_is_delivered_again_once_under_the_same_id(

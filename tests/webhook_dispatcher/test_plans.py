@@ -12,7 +12,7 @@ import pytest
 from cualify_shared.clock import now
 from cualify_shared.database import Pool
 from cualify_shared.ids import new_id
-from cualify_webhook_dispatcher import claims, queries
+from cualify_webhook_dispatcher import claims, leases, queries
 from cualify_webhook_dispatcher.jobs import Notification
 from cualify_webhook_dispatcher.main import SERVICE
 from tests.webhook_dispatcher.conftest import Dispatcher
@@ -28,8 +28,9 @@ PRIMARY_KEY, BY_CALL, BY_DUE = "an_event_goes_to_an_endpoint_once", "deliveries_
         (claims.RENEW, {PRIMARY_KEY}, {BY_DUE, BY_CALL}),
         (claims.CLAIM, {BY_DUE}, {BY_CALL}),
         (claims.LOOK_AGAIN, {BY_DUE}, {BY_CALL}),
+        (leases.LEFT_BEHIND, {BY_DUE}, {BY_CALL}),
     ],
-    ids=["record", "insert", "renew", "claim", "look again"],
+    ids=["record", "insert", "renew", "claim", "look again", "left behind"],
 )
 async def test_a_hot_statement_finds_its_rows_by_the_right_index_without_statistics(
     pool: Pool, statement: str, used: set[str], unused: set[str]

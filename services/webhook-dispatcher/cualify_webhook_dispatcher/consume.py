@@ -9,7 +9,6 @@ from cualify_shared.events.catalogue import types_on
 from cualify_shared.events.customer import public_name
 from cualify_shared.events.envelope import Event
 from cualify_shared.events.topics import CUSTOMER_EVENTS
-from cualify_shared.ids import new_id
 from cualify_shared.reads import AfterCommit, Read
 from cualify_webhook_dispatcher import payloads, queries
 from cualify_webhook_dispatcher.deliver import LEASE, Deliver
@@ -28,7 +27,7 @@ class Consume:
 
     async def on_customer_events(self, connection: Connection, events: Sequence[Event]) -> AfterCommit | None:
         """Repeating it inserts nothing: an event goes to an endpoint once."""
-        claimed_at, at, token = time.monotonic(), now(), new_id()
+        claimed_at, at, token = time.monotonic(), now(), self._deliver.new_token()
         endpoints = await queries.lock_endpoints_of_orgs(connection, {event.org_id for event in events})
         with_endpoints = {endpoint.org_id for endpoint in endpoints.values()}
         told = {event.id: _notification(event) for event in events if event.org_id in with_endpoints}

@@ -1,7 +1,8 @@
 """Delivers: signs, sends, records. Claimed deliveries wait in `lanes` for a slot, results in `recording`.
 
 Safe to kill at any moment: a delivery whose process died is sent again when its lease passes, under the same id. A
-lease is short and is renewed while its delivery is held here: a dead process's deliveries are late by seconds.
+lease is short and is renewed while its delivery is held here: a dead process's deliveries are late by seconds. A named
+replica does not even wait for that: what it held in its last life is due when it is there again.
 """
 
 import asyncio
@@ -16,9 +17,9 @@ from prometheus_client import Gauge
 from cualify_shared import faults, outbox
 from cualify_shared.clock import now
 from cualify_shared.database import Pool, is_passing
-from cualify_shared.ids import new_id, notification_id
-from cualify_shared.waiting import pauses, until_any, until_set
-from cualify_webhook_dispatcher import breaker, claims, payloads, presence, queries, sign, told
+from cualify_shared.ids import notification_id
+from cualify_shared.waiting import BACK_SOON_SEC, pauses, until_any, until_set
+from cualify_webhook_dispatcher import breaker, claims, leases, payloads, presence, queries, sign, told
 from cualify_webhook_dispatcher.jobs import Endpoint, Job, Result
 from cualify_webhook_dispatcher.lanes import QUICK, Flight, Lanes
 from cualify_webhook_dispatcher.presence import Permission, Seen
@@ -37,6 +38,8 @@ RENEW_EVERY_SEC = 2.0
 LOOK_EVERY_SEC = 0.5
 LOOKS = 10
 """In a row, while endpoints get lanes during each; then nothing is confirmed until the next time."""
+NAME_IS_FREE_WITHIN_SEC, ASK_EVERY_SEC = 2.0, 0.1
+"""A named replica waits so long for another of its name to be gone; then it takes nothing over."""
 
 CLAIMED_NOW = Gauge("cualify_deliveries_claimed", "Deliveries that this process has claimed and not finished.")
 UNDER_WAY = Gauge("cualify_deliveries_under_way", "Requests under way.", ["share"])
@@ -46,10 +49,21 @@ class Deliver:
     """The worker of deliveries. `take` gets those that were born claimed; `run` looks for the rest."""
 
     def __init__(
-        self, *, pool: Pool, sender: Sender, secrets: Secrets, max_in_flight: int, committed: Callable[[], None]
+        self,
+        *,
+        pool: Pool,
+        sender: Sender,
+        secrets: Secrets,
+        max_in_flight: int,
+        committed: Callable[[], None],
+        replica: str = "",
     ) -> None:
         self._pool, self._sender, self._secrets, self._committed = pool, sender, secrets, committed
-        self.replica_id = new_id()
+        self.new_token = leases.tokens_of(replica)
+        self.replica_id = self.new_token()
+        self._replica = replica
+        self.has_taken_over = not replica
+        """What a replica of this name had claimed before it was killed is given back. Until then nothing is claimed."""
         self._lanes = Lanes(slots=max_in_flight)
         self._most = max_in_flight * CLAIMED_PER_SLOT
         self._held: dict[Job, float] = {}
@@ -70,7 +84,7 @@ class Deliver:
     @property
     def room(self) -> int:
         """How many more deliveries may be claimed now."""
-        return 0 if self._stopping else max(0, self._most - len(self._held))
+        return max(0, self._most - len(self._held)) if self.has_taken_over and not self._stopping else 0
 
     @property
     def held(self) -> int:
@@ -164,6 +178,7 @@ class Deliver:
             group.create_task(self._every(presence.LOOK_EVERY_SEC, "look", self.look_again, drained))
             group.create_task(self._grow_old(drained))
             group.create_task(self._note(stop))
+            await self._take_over(stop)
             await self._claim_until(stop)
             await self._give_back([job for lane in self._lanes for job in self._lanes.emptied(lane)])
             await self._until_landed(seconds=10.0)
@@ -203,13 +218,33 @@ class Deliver:
 
     # --- claiming ---
 
+    async def _take_over(self, stop: asyncio.Event) -> None:
+        """Gives back what a replica of this name had claimed before it was killed."""
+        until = time.monotonic() + NAME_IS_FREE_WITHIN_SEC
+        while not self.has_taken_over and not stop.is_set():
+            try:
+                left = await leases.give_back_what_was_left(
+                    self._pool, self._replica, replica_id=self.replica_id, lease=LEASE
+                )
+                if left is None and time.monotonic() > until:
+                    log.critical("name_is_in_use", replica=self._replica)
+                elif left is None:
+                    await until_set(stop, ASK_EVERY_SEC)
+                    continue
+                self.has_taken_over = True
+            except Exception as error:
+                if not is_passing(error):
+                    raise
+                log.warning("not_taken_over", error=repr(error))
+                await until_set(stop, BACK_SOON_SEC)
+
     async def _claim_until(self, stop: asyncio.Event) -> None:
-        failed = pauses()
+        failed = pauses(longest_sec=BACK_SOON_SEC)
         while not stop.is_set():
             self._look.clear()
             try:
                 more = await self._claim() if self.room else False
-                failed = pauses()
+                failed = pauses(longest_sec=BACK_SOON_SEC)
             except Exception as error:
                 if not is_passing(error):
                     raise
@@ -221,7 +256,7 @@ class Deliver:
 
     async def _claim(self) -> bool:
         """Whether there is more to look at right now."""
-        claimed_at, token = time.monotonic(), new_id()
+        claimed_at, token = time.monotonic(), self.new_token()
         full = [lane.endpoint.id for lane in self._lanes if self._free(lane.endpoint.id) <= 0]
         async with self._pool.acquire() as connection, connection.transaction():
             found = await claims.ready(connection, full=full)
@@ -318,7 +353,7 @@ class Deliver:
     # --- recording ---
 
     async def _record(self, results: Sequence[Result]) -> None:
-        claimed_at, token = time.monotonic(), new_id()
+        claimed_at, token = time.monotonic(), self.new_token()
         released: list[Job] = []
         async with self._leases, self._pool.acquire() as connection, connection.transaction():
             record = await queries.record(connection, results)

@@ -32,6 +32,7 @@ def parts(context: Context[DispatcherSettings]) -> Parts:
         secrets=secrets,
         max_in_flight=settings.max_in_flight,
         committed=context.committed,
+        replica=settings.replica,
     )
     replaying = Replaying(pool=context.pool, scheduled=deliver.wake)
 
