@@ -48,6 +48,18 @@ async def read(pool: Pool, ids: Sequence[UUID]) -> list[Call]:
     return [call_of(row) for row in await pool.fetch(READ, ids)]
 
 
+EXISTING = """
+SELECT id
+FROM calls
+WHERE id = ANY($1::uuid[])
+"""
+
+
+async def existing(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
+    """Which of these are calls. For ids that were made here: no customer is told of another's."""
+    return [row["id"] for row in await connection.fetch(EXISTING, ids)]
+
+
 LOCK_ONE = "SELECT" + _COLUMNS + "FROM calls WHERE org_id = $1 AND id = $2 FOR UPDATE"
 
 

@@ -253,3 +253,12 @@ _REFUSALS: Final[dict[Code, dict[str, Any]]] = {
 def error(code: Code) -> dict[str, Any]:
     """The envelope with a code, as it may look."""
     return {"error": {"code": code, **_REFUSALS[code], "request_id": "req_01907b2a4d5e7f608a1b2c3d4e5f6073"}}
+
+
+DATABASE_AWAY: Final = {
+    "error": {
+        "code": "internal_error",
+        "message": "our database is away at the moment; try again",
+        "request_id": "req_01907b2a4d5e7f608a1b2c3d4e5f6073",
+    }
+}
