@@ -32,6 +32,7 @@ from cualify_shared.events.call import (
     CallIntentDetected,
     CallProviderAccepted,
     CallRecordingReady,
+    CallRetryScheduled,
     CallTranscriptReady,
 )
 from cualify_shared.events.topics import CALL_ARTIFACTS, CALL_EVENTS, WALLET_EVENTS
@@ -52,6 +53,7 @@ CALLS = Counter("cualify_calls_total", "Calls that have ended, by how.", ["statu
 LIFE: Final = (
     CallDialing,
     CallProviderAccepted,
+    CallRetryScheduled,
     CallInProgress,
     CallDisclosurePlayed,
     CallIntentDetected,

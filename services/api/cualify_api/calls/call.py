@@ -53,6 +53,8 @@ class Call:
     cancel_requested_at: datetime | None = None
     provider_execution_id: str | None = None
     attempt: int = 0
+    next_attempt_at: datetime | None = None
+    """It rang in vain and waits to be rung again: not before this."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     duration_sec: int | None = None

@@ -37,6 +37,7 @@ def view(call: Call) -> dict[str, Any]:
         "test": call.test,
         "schedule": {"earliest_at": _instant(call.earliest_at), "latest_at": _instant(call.latest_at)},
         "retry": call.retry,
+        "next_attempt_at": _instant(call.next_attempt_at),
         "cancel_requested_at": _instant(call.cancel_requested_at),
         "started_at": _instant(call.started_at),
         "ended_at": _instant(call.ended_at),

@@ -75,6 +75,7 @@ CALL: Final[dict[str, Any]] = {
     "test": False,
     "schedule": _SCHEDULE,
     "retry": _RETRY,
+    "next_attempt_at": None,
     "cancel_requested_at": None,
     "started_at": "2026-05-31T14:22:19.480Z",
     "ended_at": _ENDED_AT,
