@@ -45,9 +45,9 @@ from cualify_shared.events import EventData, type_of
 from cualify_shared.events.call import (
     CallCompleted,
     CallFailed,
-    CallRetryScheduled,
     CallInProgress,
     CallProviderAccepted,
+    CallRetryScheduled,
     Retry,
     TranscriptTurn,
 )

@@ -1,8 +1,8 @@
 """What an event makes of a call. Pure; a repeat changes nothing, and the order of the topics makes no difference.
 
-The status only ever rises, but for one that was rung in vain and waits to be rung again: it is `scheduled` once more, of
-the next attempt. Each fact fills its own fields once. The end is told by whichever event completes the
-picture: the terminal status, the debit, and the artifacts that the end announced.
+The status only ever rises, within an attempt: a call that rang in vain and will ring again is `scheduled` in between.
+Each fact fills its own fields once. The end is told by whichever event completes the picture: the terminal status, the
+debit, and the artifacts that the end announced.
 """
 
 from dataclasses import dataclass, replace
