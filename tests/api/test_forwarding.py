@@ -122,7 +122,7 @@ async def test_whatever_else_is_done_to_a_webhook_is_done_at_the_dispatcher(
             ("POST", f"{theirs}/rotate-secret", {}, token),
             ("POST", f"{theirs}/test", {}, token),
             ("GET", f"{theirs}/deliveries?limit=5&cursor=c&status=failed", None, token),
-            ("POST", f"{theirs}/replay", replay | {"since": "2026-05-31T08:52:11Z"}, token),
+            ("POST", f"{theirs}/replays", replay | {"since": "2026-05-31T08:52:11Z"}, token),
         ]
 
 

@@ -158,11 +158,17 @@ WEBHOOK_LISTED: Final = {**WEBHOOK, "last_delivery_at": _ENDED_AT, "last_status"
 SECRET: Final = "abcdef0123456789" * 4
 DELIVERY: Final = {
     "event_id": EVENT_ID,
-    "type": "call.completed",
+    "event": "call.completed",
+    "subject_id": CALL_ID,
+    "sequence": 3,
     "status": "delivered",
-    "attempts": 1,
-    "last_attempt_at": _ENDED_AT,
-    "last_status": 200,
+    "waits_for": None,
+    "attempts_made": 1,
+    "out_of_order": False,
+    "replay_id": None,
+    "occurred_at": _ENDED_AT,
+    "finished_at": "2026-05-31T14:24:43.021Z",
+    "next_attempt_at": None,
 }
 REPLAY: Final = {"since": "2026-05-31T00:00:00+05:30", "events": ["call.completed"], "status": "failed"}
 

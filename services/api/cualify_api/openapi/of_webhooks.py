@@ -17,7 +17,7 @@ from cualify_api.openapi.building import (
     path_id,
     success,
 )
-from cualify_api.openapi.schemas import data, listed, ref
+from cualify_api.openapi.schemas import INSTANT, UUID, data, listed, ref
 
 _WEBHOOK_ID: Final = path_id("endpoint_id", examples.WEBHOOK_ID)
 
@@ -109,19 +109,21 @@ WEBHOOKS: Final[Paths] = {
             success(
                 200,
                 "Newest first.",
+                listed({"type": "object"}, "NextPagination"),
                 {
-                    "type": "object",
-                    "required": ["data"],
-                    "properties": {"data": {"type": "array", "items": {"type": "object"}}},
+                    "data": [examples.DELIVERY],
+                    "pagination": {"limit": 50, "next_cursor": None, "has_more": False},
                 },
-                {"data": [examples.DELIVERY]},
             ),
             parameters=(
                 _WEBHOOK_ID,
                 LIMIT,
                 parameter("cursor", {"type": "string", "maxLength": 1000}, "Where the last page ended."),
-                parameter("status", {"type": "string", "maxLength": 1000}, "Of this status.", example="failed"),
+                parameter("status", {"type": "string", "enum": ["pending", "delivered", "failed"]}, "Of this status."),
                 parameter("event", {"type": "string", "maxLength": 1000}, "Of this type.", example="call.completed"),
+                parameter("call_id", UUID, "Of this call.", example=examples.CALL_ID),
+                parameter("since", INSTANT, "Of events from this instant on."),
+                parameter("until", INSTANT, "Of events before this instant."),
             ),
             refusals=(*EVERYWHERE, *FORWARDED),
         )

@@ -396,7 +396,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "at": INSTANT,
         },
     },
-    "LedgerPagination": answer({"limit": _PAGE["limit"], "next_cursor": nullable(_TEXT), "has_more": _FLAG}),
+    "NextPagination": answer({"limit": _PAGE["limit"], "next_cursor": nullable(_TEXT), "has_more": _FLAG}),
     "Limits": answer(
         {
             "plan": {

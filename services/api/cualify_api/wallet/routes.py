@@ -8,7 +8,7 @@ from cualify_api.wallet import queries
 from cualify_api.web.auth import caller
 from cualify_api.web.errors import json
 from cualify_api.web.paging import LIMIT, MOST, whole_number, wrong_parameter
-from cualify_api.web.upstream import Upstream
+from cualify_api.web.upstream import Upstream, listed
 from cualify_shared.database import Pool
 
 LONGEST_CURSOR = 500
@@ -29,9 +29,7 @@ def wallet_routes(pool: Pool, billing: Upstream) -> APIRouter:
         limit = whole_number(request, "limit", default=LIMIT, least=1, most=MOST)
         params = {"limit": str(limit), **_cursor(request)}
         _, content = await billing.ask("GET", f"/internal/orgs/{caller(request).org_id}/ledger", params=params)
-        following = content.get("next")
-        pagination = {"limit": limit, "next_cursor": following, "has_more": following is not None}
-        return json({"data": content.get("data", []), "pagination": pagination})
+        return json(listed(content, limit=limit))
 
     return router
 

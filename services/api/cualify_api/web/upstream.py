@@ -14,6 +14,7 @@ from cualify_shared.waiting import within
 
 log = structlog.get_logger(__name__)
 WITHIN_SEC: Final = 10.0
+CONNECTED_WITHIN_SEC: Final = 3.0
 
 
 class Upstreams:
@@ -28,7 +29,6 @@ class Upstreams:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 headers={"Authorization": f"Bearer {self._token}"},
-                timeout=aiohttp.ClientTimeout(total=WITHIN_SEC, connect=3),
                 connector=aiohttp.TCPConnector(limit=200, limit_per_host=100),
                 auto_decompress=False,
             )
@@ -49,14 +49,26 @@ class Upstream:
         self._base_url, self._upstreams = base_url.rstrip("/"), upstreams
 
     async def forward(
-        self, method: str, path: str, *, body: Any = None, params: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        within_sec: float = WITHIN_SEC,
     ) -> Response:
         """The other's answer as ours."""
-        status, content = await self.ask(method, path, body=body, params=params)
+        status, content = await self.ask(method, path, body=body, params=params, within_sec=within_sec)
         return json(content, status=status)
 
     async def ask(
-        self, method: str, path: str, *, body: Any = None, params: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        params: Mapping[str, str] | None = None,
+        within_sec: float = WITHIN_SEC,
     ) -> tuple[int, dict[str, Any]]:
         """Status and body of a success.
 
@@ -67,7 +79,13 @@ class Upstream:
         headers = {"Content-Type": "application/json"} if data is not None else {}
         try:
             async with self._upstreams.pool().request(
-                method, self._base_url + path, data=data, headers=headers, params=params, allow_redirects=False
+                method,
+                self._base_url + path,
+                data=data,
+                headers=headers,
+                params=params,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=within_sec, connect=CONNECTED_WITHIN_SEC),
             ) as response:
                 status, content = response.status, orjson.loads(await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
@@ -89,3 +107,10 @@ class Upstream:
     def _away(self, why: str) -> Problem:
         log.warning("upstream_failed", upstream=self.name, why=why)
         return Problem("upstream_error", f"the {self.name} service does not answer at the moment; try again")
+
+
+def listed(content: Mapping[str, Any], *, limit: int) -> dict[str, Any]:
+    """A page that another service lists with `next`, with the `pagination` that ours have."""
+    following = content.get("next")
+    pagination = {"limit": limit, "next_cursor": following, "has_more": following is not None}
+    return {"data": content.get("data", []), "pagination": pagination}

@@ -13,12 +13,15 @@ from cualify_api.calls.routes import as_id
 from cualify_api.web import filters
 from cualify_api.web.auth import caller
 from cualify_api.web.body import checked, json_body
+from cualify_api.web.errors import json
 from cualify_api.web.once import Once
 from cualify_api.web.paging import LIMIT, MOST, page, whole_number
-from cualify_api.web.upstream import Upstream
+from cualify_api.web.upstream import Upstream, listed
 from cualify_api.webhooks.schemas import PatchWebhook, RegisterWebhook, ReplayDeliveries
 
-DELIVERY_FILTERS: Final = ("cursor", "status", "event", "event_id", "since", "until")
+TEXT_FILTERS: Final = ("cursor", "status", "event")
+TEST_WITHIN_SEC: Final = 75.0
+"""The dispatcher waits for the customer's endpoint, a minute at most, and then says what was wrong with it."""
 
 ROUTE: Final = "POST /api/v1/webhooks"
 
@@ -58,25 +61,35 @@ def webhook_routes(dispatcher: Upstream, once: Once) -> APIRouter:
 
     @router.post("/api/v1/webhooks/{endpoint_id}/test")
     async def send_test(request: Request, endpoint_id: str) -> Response:
-        return await dispatcher.forward("POST", f"{_endpoint(request, endpoint_id)}/test", body={})
+        path = f"{_endpoint(request, endpoint_id)}/test"
+        return await dispatcher.forward("POST", path, body={}, within_sec=TEST_WITHIN_SEC)
 
     @router.get("/api/v1/webhooks/{endpoint_id}/deliveries")
     async def list_deliveries(request: Request, endpoint_id: str) -> Response:
         named = _endpoint(request, endpoint_id)
-        params = {"limit": str(whole_number(request, "limit", default=LIMIT, least=1, most=MOST))}
-        for name in DELIVERY_FILTERS:
-            if (given := filters.text(request, name)) is not None:
-                params[name] = given
-        return await dispatcher.forward("GET", f"{named}/deliveries", params=params)
+        limit = whole_number(request, "limit", default=LIMIT, least=1, most=MOST)
+        params = {"limit": str(limit), **_delivery_filters(request)}
+        _, content = await dispatcher.ask("GET", f"{named}/deliveries", params=params)
+        return json(listed(content, limit=limit))
 
     @router.post("/api/v1/webhooks/{endpoint_id}/replay")
     async def replay(request: Request, endpoint_id: str) -> Response:
         named, body = _endpoint(request, endpoint_id), checked(ReplayDeliveries, await json_body(request))
-        return await dispatcher.forward(
-            "POST", f"{named}/replay", body=body.model_dump(mode="json", exclude_unset=True)
-        )
+        return await dispatcher.forward("POST", f"{named}/replays", body=body.wanted())
 
     return router
+
+
+def _delivery_filters(request: Request) -> dict[str, str]:
+    texts = {name: filters.text(request, name) for name in TEXT_FILTERS}
+    instants = {name: filters.instant(request, name) for name in ("since", "until")}
+    call_id = filters.uuid(request, "call_id")
+    given = {
+        **texts,
+        **{name: None if at is None else at.isoformat() for name, at in instants.items()},
+        "call_id": None if call_id is None else str(call_id),
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _endpoints(request: Request) -> str:

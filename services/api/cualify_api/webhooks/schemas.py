@@ -1,7 +1,7 @@
 """What a customer may send about a webhook. Whether the URL may be called is the dispatcher's to say."""
 
 from datetime import datetime
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr
 from pydantic_core import PydanticCustomError
@@ -51,3 +51,8 @@ class ReplayDeliveries(BaseModel):
     until: Annotated[datetime, BeforeValidator(instant)] | None = None
     events: Events | None = None
     status: Literal["failed", "delivered", "all"] | None = None
+
+    def wanted(self) -> dict[str, Any]:
+        """As the dispatcher takes it: what is not named is everything."""
+        named = self.model_dump(mode="json", exclude_none=True)
+        return {name: value for name, value in named.items() if (name, value) != ("status", "all")}
