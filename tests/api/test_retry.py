@@ -158,6 +158,33 @@ async def test_an_agents_fallbacks_are_carried_to_the_dialer(world: World) -> No
     assert (await asked(world, await world.placed(org))).fallback_providers is None
 
 
+async def test_a_call_shows_the_provider_that_its_reference_is_of(world: World) -> None:
+    org = await world.org()
+    body = {"name": "Two legs", "provider_agent_id": "b-1"}
+    others = {"fallback_providers": [{"provider": "exotel", "provider_agent_id": "flow-7"}]}
+    agent = await world.admin("POST", f"/orgs/{org.id}/agents", body | others)
+    call_id = await world.placed(org, agent_id=agent["id"])
+    first = dialing(org, call_id, 1)
+    ref = f"exo_{call_id.hex}_2"
+    fact = CallDialing(call_id=call_id, org_id=org.id, attempt=2, provider="exotel", provider_call_id=ref)
+    await world.feed_all([first, event(org, fact, key=call_id, sequence=2)])
+    shown = await world.call(org, call_id)
+    assert (shown["provider"], shown["provider_call_id"]) == ("exotel", ref)
+    await world.feed_all([first])
+    assert (await world.call(org, call_id))["provider"] == "exotel"
+
+
+async def test_the_first_answer_is_given_again_whatever_became_of_the_call(world: World) -> None:
+    org = await world.org()
+    wish = {"external_id": "L-1", "retry": WISH}
+    first = await world.place(org, headers={"Idempotency-Key": "k"}, **wish)
+    call_id = UUID(first.body["data"]["id"])
+    await world.feed_all([dialing(org, call_id, 1), dialing(org, call_id, 2), failed(org, call_id, sequence=3)])
+    for headers in ({}, {"Idempotency-Key": "k"}, {"Idempotency-Key": "another"}):
+        again = await world.place(org, headers=headers, **wish)
+        assert (again.status, again.body) == (201, first.body)
+
+
 @pytest.mark.parametrize(
     "others",
     [

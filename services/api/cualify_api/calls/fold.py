@@ -137,6 +137,7 @@ def _asked(call: Call, fact: CallDialing | CallProviderAccepted | CallRetrySched
     return replace(
         call,
         attempt=fact.attempt,
+        carried_by=fact.provider,
         provider_call_id=fact.provider_call_id,
         provider_execution_id=None,
         next_attempt_at=None,
@@ -175,6 +176,7 @@ def _ended(call: Call, fact: CallCompleted | CallFailed, *, at: datetime) -> Cal
         status=fact.status,
         next_attempt_at=None,
         attempt=max(call.attempt, fact.attempts),
+        carried_by=fact.provider if is_last_attempt else call.carried_by,
         provider_call_id=fact.provider_call_id if is_last_attempt else call.provider_call_id,
         provider_execution_id=fact.provider_execution_id or known_id,
         started_at=fact.started_at or call.started_at,

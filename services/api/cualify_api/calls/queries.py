@@ -21,7 +21,7 @@ COLUMNS: Final = """
     provider_call_id, provider_execution_id, attempt, started_at, ended_at, duration_sec, ended_by, ended_reason,
     answered_by, llm_extracted_intent, llm_sentiment, llm_outcome, transcript_due, has_transcript, recording_due,
     recording_url, debited_paise, terminal_at, end_told, customer_sequence, test, cancel_requested_at,
-    retry, next_attempt_at
+    retry, next_attempt_at, carried_by
 """
 _COLUMNS = COLUMNS
 
@@ -232,16 +232,18 @@ SET status = n.status,
     terminal_at = n.terminal_at,
     end_told = n.end_told,
     customer_sequence = n.customer_sequence,
-    next_attempt_at = n.next_attempt_at
+    next_attempt_at = n.next_attempt_at,
+    carried_by = n.carried_by
 FROM unnest(
     $1::uuid[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::integer[],
     $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[], $16::boolean[],
     $17::boolean[], $18::text[], $19::bigint[], $20::timestamptz[], $21::boolean[], $22::integer[],
-    $23::timestamptz[]
+    $23::timestamptz[], $24::text[]
 ) AS n (
     id, status, attempt, provider_call_id, provider_execution_id, started_at, ended_at, duration_sec, ended_by,
     ended_reason, answered_by, llm_extracted_intent, llm_sentiment, llm_outcome, transcript_due, has_transcript,
-    recording_due, recording_url, debited_paise, terminal_at, end_told, customer_sequence, next_attempt_at
+    recording_due, recording_url, debited_paise, terminal_at, end_told, customer_sequence, next_attempt_at,
+    carried_by
 )
 WHERE c.id = n.id
 """
@@ -276,6 +278,7 @@ async def change(connection: Connection, calls: Sequence[Call]) -> None:
         [call.end_told for call in calls],
         [call.customer_sequence for call in calls],
         [call.next_attempt_at for call in calls],
+        [call.carried_by for call in calls],
     )
 
 

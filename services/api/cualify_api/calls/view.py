@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from cualify_api.calls.call import Call, TimelineEntry
+from cualify_api.calls.call import REF_PREFIX, Call, TimelineEntry
 from cualify_shared.clock import rfc3339
+from cualify_shared.ids import provider_ref
 
 
 def view(call: Call) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def view(call: Call) -> dict[str, Any]:
         "ended_by": call.ended_by,
         "ended_reason": call.ended_reason,
         "answered_by": call.answered_by,
-        "provider": call.provider,
+        "provider": call.carried_by or call.provider,
         "provider_call_id": call.provider_call_id,
         "provider_execution_id": call.provider_execution_id,
         "external_id": call.external_id,
@@ -67,7 +68,7 @@ def accepted(call: Call) -> dict[str, Any]:
         "max_duration_sec": call.max_duration_sec,
         "hold_paise": call.hold_paise,
         "provider": call.provider,
-        "provider_call_id": call.provider_call_id,
+        "provider_call_id": provider_ref(prefix=REF_PREFIX[call.provider], call_id=call.id, attempt=1),
         "external_id": call.external_id,
         "metadata": call.metadata,
         "test": call.test,
