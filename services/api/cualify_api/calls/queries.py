@@ -108,6 +108,31 @@ async def timeline(connection: Connection, org_id: UUID, call_id: UUID) -> list[
     return [TimelineEntry(**row) for row in await connection.fetch(TIMELINE, org_id, call_id)]
 
 
+TIMELINES = """
+SELECT e.*
+FROM unnest($1::uuid[]) AS c (id)
+CROSS JOIN LATERAL (
+    SELECT call_id, org_id, source, sequence, type, at, data
+    FROM call_events
+    WHERE call_id = c.id
+    ORDER BY NOT (source = 'call.requests' AND sequence = 1), at, sequence
+    LIMIT 1000
+) AS e
+"""
+
+
+async def timelines(connection: Connection, ids: Iterable[UUID]) -> list[TimelineEntry]:
+    """The same of many calls that this transaction has locked, in no order."""
+    return [TimelineEntry(**row) for row in await connection.fetch(TIMELINES, list(set(ids)))]
+
+
+def in_order(entries: Iterable[TimelineEntry]) -> list[TimelineEntry]:
+    """The entries of one call, each once, as `timeline` has them."""
+    each = {(entry.source, entry.sequence): entry for entry in entries}
+    placed = (SOURCE, 1)
+    return sorted(each.values(), key=lambda one: ((one.source, one.sequence) != placed, one.at, one.sequence))[:1000]
+
+
 LOCK = "SELECT" + _COLUMNS + "FROM calls WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
 
 

@@ -51,8 +51,18 @@ def detail(call: Call, *, transcript: Any, timeline: Sequence[TimelineEntry]) ->
     return {
         **view(call),
         "transcript": transcript if call.status == "completed" else None,
-        "events": [{"type": entry.type, "at": rfc3339(entry.at), "data": entry.data} for entry in timeline],
+        "events": events(timeline),
     }
+
+
+def told(call: Call, *, timeline: Sequence[TimelineEntry]) -> dict[str, Any]:
+    """What notifications say: the resource with the timeline, without the transcript."""
+    return {**view(call), "events": events(timeline)}
+
+
+def events(timeline: Sequence[TimelineEntry]) -> list[dict[str, Any]]:
+    """The timeline, line by line."""
+    return [{"type": entry.type, "at": rfc3339(entry.at), "data": entry.data} for entry in timeline]
 
 
 def accepted(call: Call) -> dict[str, Any]:

@@ -178,7 +178,7 @@ EVENT: Final = {
     "timestamp": "2026-05-31T14:24:43.007Z",
     "org_id": ORG_ID,
     "sequence": 3,
-    "data": CALL,
+    "data": {**CALL, "events": TIMELINE},
 }
 
 AGENT: Final = {
