@@ -39,6 +39,14 @@ async def test_an_operator_sets_an_org_up(lasting: World, tmp_path: Path) -> Non
     assert (await lasting.ask("GET", "/api/v1/wallet", headers=auth)).status == 401
 
 
+async def test_a_dead_letter_is_sent_again_under_either_name(lasting: World) -> None:
+    """Nothing answers where the dialer would be, and that is what is said: the command is known."""
+    here = {"CUALIFY_URL": lasting.url, "CUALIFY_ADMIN_TOKEN": "admin-token"}
+    for name in ("redrive", "replay"):
+        code, _, complaint = await cualify("dlq", name, "1", "--service", "dialer", env=here)
+        assert (code, "upstream_error" in complaint) == (1, True), complaint
+
+
 async def test_what_goes_wrong_is_one_line_and_an_exit_code(lasting: World, tmp_path: Path) -> None:
     here = {"CUALIFY_URL": lasting.url, "CUALIFY_ADMIN_TOKEN": "admin-token"}
     ways = [

@@ -57,7 +57,7 @@ async def test_each_status_is_told_once_as_get_shows_it(world: World) -> None:
         await world.feed(event.type.topic.name, event)
         shown = await world.call(org, call_id)
         for _, data in (await world.told(call_id))[before:]:
-            assert data == {name: value for name, value in shown.items() if name not in ("transcript", "events")}
+            assert data == {name: value for name, value in shown.items() if name != "transcript"}
     assert [name for name, _ in await world.told(call_id)] == ["call.dialing", "call.in_progress", "call.completed"]
     said = await world.pool.fetch("SELECT topic, key FROM outbox ORDER BY id")
     assert [row["topic"] for row in said] == ["call.requests"] + ["customer.events"] * 3
@@ -127,6 +127,27 @@ async def test_a_batch_ends_like_its_events_one_by_one(world: World) -> None:
         assert [name for name, _ in await world.told(call_id)] == ["call.dialing", "call.in_progress", "call.completed"]
 
 
+async def test_what_comes_in_one_batch_is_told_step_by_step_with_the_timeline_up_to_each(world: World) -> None:
+    org = await world.org()
+    call_id = await world.placed(org)
+    first, *rest = life(org, call_id, artifacts=())
+    await world.feed("call.events", first)
+    await world.feed("call.events", first, *rest, *rest)
+    await world.feed("wallet.events", debited(org, call_id, 1420))
+    lines = [
+        "queued",
+        "dialing",
+        "provider-accepted",
+        "in_progress",
+        "disclosure-played",
+        "intent-detected",
+        "completed",
+    ]
+    told = [sorted(line["type"] for line in data["events"]) for _, data in await world.told(call_id)]
+    assert told == [sorted(lines[:2]), sorted(lines[:4]), sorted(lines)]
+    assert (await world.told(call_id))[-1][1]["events"] == (await world.call(org, call_id))["events"]
+
+
 async def test_a_failed_call_costs_nothing_and_gives_its_hold_back(world: World) -> None:
     org = await world.org()
     call_id = await world.placed(org)
@@ -145,7 +166,8 @@ async def test_an_incomplete_picture_is_told_late_and_the_rest_follows(world: Wo
     await world.feed("call.events", *life(org, call_id))
     assert await world.late.tell_once() == 1
     assert await world.late.tell_once() == 0
-    assert (await world.told(call_id))[-1][1]["credits_debited_paise"] is None
+    late = (await world.told(call_id))[-1][1]
+    assert (late["credits_debited_paise"], len(late["events"])) == (None, 7)
     await world.feed("wallet.events", debited(org, call_id, 1420))
     await world.feed_all(left_behind(org, call_id))
     told = await world.told(call_id)

@@ -8,7 +8,8 @@ from uuid import UUID
 from hypothesis import given, settings, strategies
 
 from cualify_api.calls.call import Call
-from cualify_api.calls.fold import Fact, fold, told_late
+from cualify_api.calls.fold import Fact, Folded, fold, told_late
+from cualify_shared.events.call import CallCompleted, CallRetryScheduled
 from cualify_shared.ids import new_id
 from tests.api.world import AT, Org, debited, left_behind, life
 
@@ -78,6 +79,56 @@ def test_the_status_never_falls() -> None:
     for fact in FACTS:
         assert fold(over, fact, at=AT) == fold(over, fact, at=AT + timedelta(hours=1))
         assert fold(over, fact, at=AT).call == over
+
+
+def _attempt(fact: Fact, number: int) -> Fact:
+    return fact.model_copy(update={"attempt": number, "provider_call_id": f"boln_x_{number}"})
+
+
+def _in_vain(number: int) -> CallRetryScheduled:
+    return CallRetryScheduled(
+        call_id=CALL.id,
+        org_id=ORG.id,
+        attempt=number,
+        provider="bolna",
+        provider_call_id=f"boln_x_{number}",
+        outcome="no_answer",
+        next_at=AT + timedelta(minutes=number),
+    )
+
+
+DIALING, ACCEPTED = FACTS[:2]
+IN_VAIN = [fact for n in (1, 2) for fact in (_attempt(DIALING, n), _attempt(ACCEPTED, n), _in_vain(n))]
+RUNG_AGAIN = [
+    *IN_VAIN,
+    *(_attempt(fact, 3) for fact in FACTS[:3]),
+    *(fact.model_copy(update={"attempts": 3}) if isinstance(fact, CallCompleted) else fact for fact in FACTS[3:]),
+]
+
+
+def test_a_call_that_rang_in_vain_is_scheduled_until_it_is_dialed_again() -> None:
+    seen = [(call.status, call.next_attempt_at) for n in range(1, 10) for call, _ in [folded(RUNG_AGAIN[:n])]]
+    waits = [("scheduled", AT + timedelta(minutes=n)) for n in (1, 2)]
+    dialing = [("dialing", None)] * 2
+    assert seen == [*dialing, waits[0], *dialing, waits[1], *dialing, ("in_progress", None)]
+    assert folded(RUNG_AGAIN)[1] == ["call.dialing"] * 3 + ["call.in_progress", "call.completed"]
+
+
+@given(strategies.integers(1, len(IN_VAIN)))
+@settings(deadline=None)
+def test_a_replay_of_what_was_in_vain_moves_nothing_back(far: int) -> None:
+    call, _ = folded(RUNG_AGAIN[:far])
+    for fact in RUNG_AGAIN[:far]:
+        assert fold(call, fact, at=AT) == Folded(call)
+
+
+@given(strategies.permutations(RUNG_AGAIN * 2))
+@settings(max_examples=300, deadline=None)
+def test_however_often_it_rang_in_vain_any_order_ends_the_same(facts: list[Fact]) -> None:
+    call, told = folded(facts)
+    assert replace(call, customer_sequence=0) == replace(folded(RUNG_AGAIN)[0], customer_sequence=0)
+    assert told.count("call.completed") == 1
+    assert len(told) == call.customer_sequence
 
 
 def test_a_second_attempt_is_shown_under_its_own_reference() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest_asyncio
 from aiohttp import web
 
+from cualify_api.main import forget_once
 from cualify_api.web import idempotency
 from cualify_shared.clock import now
 from tests.api.world import Answer, Org, World, debited, life, running
@@ -117,6 +118,21 @@ async def test_a_claim_whose_process_died_ends_by_itself(world: World, dispatche
         taken_over = await register(here, org)
         assert (taken_over.status, there.asked) == (201, 2)
         assert (await register(here, org)).body == taken_over.body
+
+
+MANY_OLD = """
+INSERT INTO idempotency_keys (org_id, route, key, fingerprint, status, answer, created_at)
+SELECT $1, 'POST /api/v1/calls', n::text, '', 403, '{}', now() - interval '25 hours'
+FROM generate_series(1, 2500) AS n
+"""
+
+
+async def test_however_many_keys_a_day_leaves_one_round_forgets_them(world: World) -> None:
+    org = await world.org()
+    await world.placed(org, headers={"Idempotency-Key": "new"})
+    await world.pool.execute(MANY_OLD, org.id)
+    await forget_once(world.pool, asyncio.Event())
+    assert [row["key"] for row in await world.pool.fetch("SELECT key FROM idempotency_keys")] == ["new"]
 
 
 async def test_keys_are_kept_until_their_call_is_over_and_a_day_at_least(world: World) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from cualify_shared.clock import now, rfc3339
 from cualify_shared.events import Event
-from cualify_shared.events.call import CallDialing, CallRequested, Fallback, Retry
+from cualify_shared.events.call import CallDialing, CallRequested, CallRetryScheduled, Fallback, Retry
 from cualify_shared.events.envelope import decode
-from tests.api.world import ADMIN, Org, World, event, failed
+from tests.api.world import ADMIN, Org, World, debited, event, failed
 
 WISH = {"max_attempts": 3, "on": ["busy"], "intervals_min": [5, 30]}
 
@@ -88,11 +88,61 @@ async def test_the_timeline_shows_each_attempt_and_one_end(world: World) -> None
     assert lines == [("queued", None), ("dialing", 1), ("dialing", 2), ("busy", None)]
 
 
-def dialing(org: Org, call_id: UUID, attempt: int) -> Event:
+async def test_between_two_rings_a_call_is_scheduled(world: World) -> None:
+    org = await world.org()
+    call_id = await world.placed(org, retry=WISH)
+    next_at = now() + timedelta(minutes=5)
+    await world.feed_all([dialing(org, call_id, 1), in_vain(org, call_id, 1, next_at=next_at)])
+    shown = await world.call(org, call_id)
+    assert (shown["status"], shown["next_attempt_at"]) == ("scheduled", rfc3339(next_at))
+    assert (shown["ended_at"], shown["hold_paise"]) == (None, 3000)
+    said = {"attempt": 1, "outcome": "busy", "next_at": rfc3339(next_at)}
+    assert [line["data"] for line in shown["events"] if line["type"] == "retry-scheduled"] == [said]
+    listed = await world.ask("GET", "/api/v1/calls?status=scheduled", headers=org.auth)
+    assert (listed.body["data"][0]["id"], listed.body["pagination"]["total"]) == (str(call_id), 1)
+    limits = (await world.ask("GET", "/api/v1/limits", headers=org.auth)).body["data"]["concurrent_calls"]
+    assert (limits["used"], limits["waiting"]) == (0, 1)
+
+    await world.feed("call.events", dialing(org, call_id, 2, sequence=3))
+    shown = await world.call(org, call_id)
+    assert (shown["status"], shown["next_attempt_at"]) == ("dialing", None)
+    assert [name for name, _ in await world.told(call_id)] == ["call.dialing", "call.dialing"]
+    await world.feed_all([failed(org, call_id, sequence=4), debited(org, call_id, 0)])
+    assert (await world.call(org, call_id))["status"] == "busy"
+    assert [name for name, _ in await world.told(call_id)] == ["call.dialing", "call.dialing", "call.failed"]
+    assert await world.wallet(org) == (10_000_000, 0)
+
+
+async def test_a_call_between_two_rings_can_be_called_off(world: World) -> None:
+    org = await world.org()
+    call_id = await world.placed(org, retry=WISH)
+    await world.feed_all([dialing(org, call_id, 1), in_vain(org, call_id, 1, next_at=now() + timedelta(minutes=5))])
+    answer = await world.ask("POST", f"/api/v1/calls/{call_id}/cancel", headers=org.auth)
+    assert (answer.status, answer.body["data"]["status"]) == (200, "scheduled")
+    await world.feed("call.events", failed(org, call_id, status="canceled", sequence=3))
+    shown = await world.call(org, call_id)
+    assert (shown["status"], shown["next_attempt_at"]) == ("canceled", None)
+
+
+def in_vain(org: Org, call_id: UUID, attempt: int, *, next_at: datetime) -> Event:
+    """The attempt found the line busy, and the dialer will ring again."""
+    fact = CallRetryScheduled(
+        call_id=call_id,
+        org_id=org.id,
+        attempt=attempt,
+        provider="bolna",
+        provider_call_id=f"boln_{call_id.hex}",
+        outcome="busy",
+        next_at=next_at,
+    )
+    return event(org, fact, key=call_id, sequence=2 * attempt)
+
+
+def dialing(org: Org, call_id: UUID, attempt: int, *, sequence: int | None = None) -> Event:
     """The dialer has committed an attempt."""
     ref = f"boln_{call_id.hex}" + (f"_{attempt}" if attempt > 1 else "")
     fact = CallDialing(call_id=call_id, org_id=org.id, attempt=attempt, provider="bolna", provider_call_id=ref)
-    return event(org, fact, key=call_id, sequence=attempt)
+    return event(org, fact, key=call_id, sequence=sequence or attempt)
 
 
 async def test_an_agents_fallbacks_are_carried_to_the_dialer(world: World) -> None:
@@ -106,6 +156,33 @@ async def test_an_agents_fallbacks_are_carried_to_the_dialer(world: World) -> No
     there = await asked(world, await world.placed(org, agent_id=agent["id"]))
     assert there.fallback_providers == tuple(Fallback(**one) for one in others)
     assert (await asked(world, await world.placed(org))).fallback_providers is None
+
+
+async def test_a_call_shows_the_provider_that_its_reference_is_of(world: World) -> None:
+    org = await world.org()
+    body = {"name": "Two legs", "provider_agent_id": "b-1"}
+    others = {"fallback_providers": [{"provider": "exotel", "provider_agent_id": "flow-7"}]}
+    agent = await world.admin("POST", f"/orgs/{org.id}/agents", body | others)
+    call_id = await world.placed(org, agent_id=agent["id"])
+    first = dialing(org, call_id, 1)
+    ref = f"exo_{call_id.hex}_2"
+    fact = CallDialing(call_id=call_id, org_id=org.id, attempt=2, provider="exotel", provider_call_id=ref)
+    await world.feed_all([first, event(org, fact, key=call_id, sequence=2)])
+    shown = await world.call(org, call_id)
+    assert (shown["provider"], shown["provider_call_id"]) == ("exotel", ref)
+    await world.feed_all([first])
+    assert (await world.call(org, call_id))["provider"] == "exotel"
+
+
+async def test_the_first_answer_is_given_again_whatever_became_of_the_call(world: World) -> None:
+    org = await world.org()
+    wish = {"external_id": "L-1", "retry": WISH}
+    first = await world.place(org, headers={"Idempotency-Key": "k"}, **wish)
+    call_id = UUID(first.body["data"]["id"])
+    await world.feed_all([dialing(org, call_id, 1), dialing(org, call_id, 2), failed(org, call_id, sequence=3)])
+    for headers in ({}, {"Idempotency-Key": "k"}, {"Idempotency-Key": "another"}):
+        again = await world.place(org, headers=headers, **wish)
+        assert (again.status, again.body) == (201, first.body)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ async def test_without_the_database_a_remembered_key_opens_nothing_after_that_ti
     assert (await world.ask("GET", "/api/v1/wallet", headers=org.auth)).status == 200
     world.keys.clock = lambda: time.monotonic() + auth.FRESH_SEC
     answer = await world.ask("GET", "/api/v1/wallet", headers=org.auth)
-    assert (answer.status, answer.body["error"]["code"]) == (500, "internal_error")
+    assert (answer.status, answer.body["error"]["code"]) == (503, "internal_error")
     assert answer.headers["Retry-After"] == "1"
     monkeypatch.undo()
     assert (await world.ask("GET", "/api/v1/wallet", headers=org.auth)).status == 200

@@ -47,6 +47,7 @@ from cualify_shared.events.call import (
     CallFailed,
     CallInProgress,
     CallProviderAccepted,
+    CallRetryScheduled,
     Retry,
     TranscriptTurn,
 )
@@ -497,7 +498,13 @@ def test_a_busy_call_is_rung_again_only_if_asked_for_and_ends_once_at_the_very_e
         told += new
         assert call.waits is (number < 3)
         assert number == 3 or call.next_at == T0 + timedelta(minutes=minutes)
-    assert names(told) == ["call.dialing", "call.provider_accepted"] * 3 + ["call.failed"]
+    rung = ["call.dialing", "call.provider_accepted"]
+    assert names(told) == [*rung, "call.retry_scheduled", *rung, "call.retry_scheduled", *rung, "call.failed"]
+    again = [fact for fact in told if isinstance(fact, CallRetryScheduled)]
+    assert [(fact.attempt, fact.outcome, fact.next_at - T0) for fact in again] == [
+        (1, "busy", timedelta(minutes=5)),
+        (2, "no_answer", timedelta(minutes=20)),
+    ]
     assert isinstance(told[-1], CallFailed)
     assert (call.status, told[-1].attempts) == ("busy", 3)
 

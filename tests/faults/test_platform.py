@@ -54,7 +54,7 @@ async def cut_connections(cualify: Platform, service: str) -> None:
 
 
 async def place_all(cualify: Platform, numbers: list[str]) -> dict[str, str]:
-    """As a careful customer does it: asked again under the same key for as long as there is no answer, or a 500."""
+    """As a careful customer does it: asked again under the same key for as long as there is no answer, or a 503."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def place(to_e164: str) -> tuple[str, str]:
@@ -62,7 +62,7 @@ async def place_all(cualify: Platform, numbers: list[str]) -> dict[str, str]:
 
         async def ask() -> str | None:
             status, answer = await cualify.post("/api/v1/calls", body, headers=headers)
-            assert status in (201, 409, 500), answer
+            assert status in (201, 503), answer
             return str(answer["data"]["id"]) if status == 201 else None
 
         async with room:

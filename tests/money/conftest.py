@@ -110,6 +110,7 @@ async def treasury(database: MakeDatabase, pool_for: Callable[[str], Awaitable[P
         webhook_secret=SecretStr(local.webhook_secret),
     )
     async with served(app) as url, running(await pool_for(api_dsn), billing_url=url) as world:
+        world.documented = True
         yield Treasury(world, books, url, api_dsn, local)
     await gateway.close()
     await local.stop()

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from cualify_simulator.script import LIVES, Answer, Callbacks, Life, life_of
+from cualify_simulator.script import BUSY, LIVES, NO_ANSWER, Answer, Callbacks, Life, Unanswered, life_of
 
 ANSWERS: Final = ("server_error", "dropped", "late", "not_json", "refused", "throttled_twice")
 CALLBACKS: Final = {"callbacks_lost": Callbacks.NEVER, "callbacks_twice_reordered": Callbacks.TWICE_REORDERED}
-NAMES: Final = (*ANSWERS, *CALLBACKS)
+ENDS: Final[Mapping[str, Unanswered]] = {"busy": BUSY, "no_answer": NO_ANSWER}
+"""For calls that are rung again: the first time in vain, and not the next, once the rate is off."""
+NAMES: Final = (*ANSWERS, *CALLBACKS, *ENDS)
 
 
 class Faults:
@@ -42,6 +44,13 @@ class Faults:
         for name, rate in self.rates.items():
             drawn -= rate
             if drawn < 0:
-                callbacks = CALLBACKS.get(name)
-                return replace(life, callbacks=callbacks) if callbacks else replace(life, answer=Answer(name))
+                return _with(life, name)
         return life
+
+
+def _with(life: Life, fault: str) -> Life:
+    if fault in CALLBACKS:
+        return replace(life, callbacks=CALLBACKS[fault])
+    if fault in ENDS:
+        return replace(life, end=ENDS[fault])
+    return replace(life, answer=Answer(fault))

@@ -234,6 +234,7 @@ def show_letter(letter: int, service: Service) -> None:
     _show(_ask("GET", f"/services/{_part(service)}/dead-letters/{letter}"))
 
 
+@dlq.command("replay", hidden=True)
 @dlq.command("redrive")
 def redrive(letter: int, service: Service) -> None:
     """Send a record through its handler again, once its cause is mended."""

@@ -4,8 +4,10 @@ The order of locks is the same everywhere: calls by id, credit by org, then coun
 call or an org that is not ours can't be handled, and goes to the dead letters.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, TypeGuard
 from uuid import UUID
 
@@ -16,7 +18,7 @@ from cualify_api.calls import queries, terms, totals
 from cualify_api.calls.acceptance import Waiting
 from cualify_api.calls.call import Call, TimelineEntry
 from cualify_api.calls.fold import Fact, entry, fold
-from cualify_api.calls.tell import NOTIFIED, Notice, tell
+from cualify_api.calls.tell import NOTIFIED, Notice, tell, with_timelines
 from cualify_api.wallet import queries as wallet, reductions
 from cualify_api.wallet.low_balance import low_balances
 from cualify_shared.clock import now
@@ -32,6 +34,7 @@ from cualify_shared.events.call import (
     CallIntentDetected,
     CallProviderAccepted,
     CallRecordingReady,
+    CallRetryScheduled,
     CallTranscriptReady,
 )
 from cualify_shared.events.topics import CALL_ARTIFACTS, CALL_EVENTS, WALLET_EVENTS
@@ -52,6 +55,7 @@ CALLS = Counter("cualify_calls_total", "Calls that have ended, by how.", ["statu
 LIFE: Final = (
     CallDialing,
     CallProviderAccepted,
+    CallRetryScheduled,
     CallInProgress,
     CallDisclosurePlayed,
     CallIntentDetected,
@@ -126,7 +130,8 @@ async def _fold_in(connection: Connection, events: Sequence[Event]) -> Changes:
     """The calls are locked here; nothing is written yet."""
     at = now()
     before = await queries.locked(connection, [_fact(event).call_id for event in events])
-    after, entries, notices = dict(before), list[TimelineEntry](), list[Notice]()
+    after, notices = dict(before), list[Notice]()
+    entries: dict[UUID, list[TimelineEntry]] = defaultdict(list)
     for event in events:
         fact = _fact(event)
         call = after.get(fact.call_id)
@@ -135,23 +140,24 @@ async def _fold_in(connection: Connection, events: Sequence[Event]) -> Changes:
         folded = fold(call, fact, at=at)
         after[call.id] = folded.call
         if line := entry(event, fact):
-            entries.append(line)
+            entries[call.id].append(line)
         if folded.tell:
-            notices.append(Notice(folded.tell, folded.call))
+            notices.append(Notice(folded.tell, folded.call, tuple(entries[call.id])))
     await queries.add_transcripts(connection, _transcripts(events))
     changed = [(before[id], after[id]) for id in before if before[id] != after[id]]
-    return Changes(changed, entries, notices)
+    return Changes(changed, list(chain.from_iterable(entries.values())), notices)
 
 
 async def _write(connection: Connection, changes: Changes, *, more: Sequence[Event] = ()) -> None:
     await queries.change(connection, [after for _, after in changes.calls])
+    notices = await with_timelines(connection, changes.notices)
     await queries.add_to_timeline(connection, changes.entries)
     moved = [(before, after) for before, after in changes.calls if before.status != after.status]
     await queries.count(connection, [(after.org_id, before.status, after.status) for before, after in moved])
     await totals.count_ended(
         connection, [after for before, after in changes.calls if after.is_over and not before.is_over]
     )
-    await tell(connection, changes.notices, more=more, at=now())
+    await tell(connection, notices, more=more, at=now())
 
 
 async def _change_credit(

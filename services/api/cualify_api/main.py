@@ -38,14 +38,20 @@ def parts(ctx: Context[ApiSettings]) -> Parts:
 
 
 async def forget(pool: Pool, stop: asyncio.Event) -> None:
-    """Removes idempotency keys that are a day old and whose call is over."""
+    """The loop that removes idempotency keys which are a day old and whose call is over."""
     while not await until_set(stop, FORGET_EVERY_SEC):
         try:
-            await idempotency.forget(pool, older_than=now() - KEYS_KEPT)
+            await forget_once(pool, stop)
         except Exception as error:
             if not is_passing(error):
                 raise
             log.warning("forget_failed", error=repr(error))
+
+
+async def forget_once(pool: Pool, stop: asyncio.Event) -> None:
+    """Removes all of them, a thousand at a time: there may be more in a minute than one statement should take."""
+    while await idempotency.forget(pool, older_than=now() - KEYS_KEPT) and not stop.is_set():
+        pass
 
 
 SERVICE = Service("api", package="cualify_api", settings=ApiSettings, parts=parts)

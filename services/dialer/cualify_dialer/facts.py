@@ -19,6 +19,7 @@ from cualify_shared.events.call import (
     CallIntentDetected,
     CallProviderAccepted,
     CallRecordingReady,
+    CallRetryScheduled,
     CallTranscriptReady,
 )
 from cualify_shared.events.model import EventData
@@ -68,6 +69,19 @@ def provider_accepted(call: Call, attempt: Attempt, *, execution_id: str) -> Cal
         provider=attempt.provider,
         provider_call_id=attempt.ref,
         provider_execution_id=execution_id,
+    )
+
+
+def retry_scheduled(call: Call, attempt: Attempt, *, outcome: str, next_at: datetime) -> CallRetryScheduled:
+    """The phone rang in vain, and will ring again."""
+    return CallRetryScheduled(
+        call_id=call.call_id,
+        org_id=call.request.org_id,
+        attempt=attempt.number,
+        provider=attempt.provider,
+        provider_call_id=attempt.ref,
+        outcome=outcome,
+        next_at=next_at,
     )
 
 

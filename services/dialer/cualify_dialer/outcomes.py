@@ -388,7 +388,8 @@ def _ended_by_provider(call: Call, attempt: Attempt, snapshot: Snapshot, *, now:
     attempt, heard = _with_facts(call, attempt, snapshot, now=now)
     call = _with(call, _closed(attempt, reason, ended_at))
     if next_at := _rung_again_at(call, status, now=now):
-        return Step(replace(call, state=CallState.QUEUED, next_at=next_at), (*told, *heard))
+        again = facts.retry_scheduled(call, attempt, outcome=status, next_at=next_at)
+        return Step(replace(call, state=CallState.QUEUED, next_at=next_at), (*told, *heard, again))
     end = End(status=status, reason=reason, ended_at=ended_at, ended_by=ended_by, snapshot=snapshot)
     step = _ended(call, end)
     return replace(step, told=(*told, *heard, *step.told))

@@ -57,6 +57,8 @@ def delivery_routes(pool: Pool, *, due: Callable[[], None], replaying: Callable[
     ) -> Response:
         wanted = Filter(status, event, call_id, since, until, _event_id(cursor, "cursor") if cursor else None)
         page, following = await history.listed(pool, org_id=org_id, endpoint_id=endpoint_id, wanted=wanted, limit=limit)
+        if not page and await endpoints.one(pool, org_id=org_id, endpoint_id=endpoint_id) is None:
+            raise Refused(404, "no such webhook")
         next_cursor = None if following is None else f"evt_{following.hex}"
         return json({"data": [presented(one) for one in page], "next": next_cursor})
 

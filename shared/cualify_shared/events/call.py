@@ -95,6 +95,18 @@ class CallProviderAccepted(EventData):
     provider_execution_id: Annotated[str, Field(max_length=128)]
 
 
+class CallRetryScheduled(EventData):
+    """The phone rang in vain. As the customer asked, it will ring again: not before `next_at`."""
+
+    call_id: UUID
+    org_id: UUID
+    attempt: AttemptNumber
+    provider: Provider
+    provider_call_id: ProviderRef
+    outcome: Annotated[str, one_of("busy", "no_answer")]
+    next_at: Instant
+
+
 class CallInProgress(EventData):
     """The callee answered."""
 

@@ -126,6 +126,20 @@ _ENTRIES = (
         ),
     ),
     EventType(
+        "call.retry_scheduled",
+        CALL_EVENTS,
+        call.CallRetryScheduled,
+        call.CallRetryScheduled(
+            call_id=_CALL,
+            org_id=_ORG,
+            attempt=1,
+            provider="bolna",
+            provider_call_id=_REF,
+            outcome="no_answer",
+            next_at=_AT,
+        ),
+    ),
+    EventType(
         "call.in_progress",
         CALL_EVENTS,
         call.CallInProgress,

@@ -45,14 +45,20 @@ class Call:
     max_duration_sec: int
     hold_paise: int
     provider: str
+    """The agent's, when the call was accepted."""
     provider_call_id: str
+    """The last attempt's reference."""
     retry: dict[str, Any] | None = None
     """`{max_attempts, on, intervals_min}`; None: it rings once."""
     test: bool = False
     """Placed with a test key: rings nobody, costs nothing."""
     cancel_requested_at: datetime | None = None
     provider_execution_id: str | None = None
+    carried_by: str | None = None
+    """The provider of the last attempt, which may be one of the agent's fallbacks."""
     attempt: int = 0
+    next_attempt_at: datetime | None = None
+    """It rang in vain and waits to be rung again: not before this."""
     started_at: datetime | None = None
     ended_at: datetime | None = None
     duration_sec: int | None = None

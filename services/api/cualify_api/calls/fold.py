@@ -1,7 +1,8 @@
 """What an event makes of a call. Pure; a repeat changes nothing, and the order of the topics makes no difference.
 
-The status only ever rises. Each fact fills its own fields once. The end is told by whichever event completes the
-picture: the terminal status, the debit, and the artifacts that the end announced.
+The status only ever rises, within an attempt: a call that rang in vain and will ring again is `scheduled` in between.
+Each fact fills its own fields once. The end is told by whichever event completes the picture: the terminal status, the
+debit, and the artifacts that the end announced.
 """
 
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias, assert_never
 
 from cualify_api.calls.call import Call, TimelineEntry
+from cualify_shared.clock import rfc3339
 from cualify_shared.events import Event
 from cualify_shared.events.call import (
     ARTIFACT_RECORDING,
@@ -22,6 +24,7 @@ from cualify_shared.events.call import (
     CallIntentDetected,
     CallProviderAccepted,
     CallRecordingReady,
+    CallRetryScheduled,
     CallTranscriptReady,
 )
 from cualify_shared.events.wallet import WalletDebited
@@ -29,6 +32,7 @@ from cualify_shared.events.wallet import WalletDebited
 Fact: TypeAlias = (
     CallDialing
     | CallProviderAccepted
+    | CallRetryScheduled
     | CallInProgress
     | CallDisclosurePlayed
     | CallIntentDetected
@@ -60,9 +64,11 @@ def fold(call: Call, fact: Fact, *, at: datetime) -> Folded:
     """`call` after `fact`, which is folded in at `at`."""
     match fact:
         case CallDialing():
-            return _raised(_asked(call, fact), "dialing")
+            return _dialing(call, fact)
         case CallProviderAccepted():
             return Folded(_carried(call, fact))
+        case CallRetryScheduled():
+            return Folded(_waiting(call, fact))
         case CallInProgress():
             return _raised(_answered(call, fact), "in_progress")
         case CallDisclosurePlayed() | CallIntentDetected() | CallHandoffRequested():
@@ -91,6 +97,9 @@ def entry(event: Event, fact: Fact) -> TimelineEntry | None:
             return _entry(event, fact, "dialing", event.time, attempt=fact.attempt)
         case CallProviderAccepted():
             return _entry(event, fact, "provider-accepted", event.time, attempt=fact.attempt)
+        case CallRetryScheduled():
+            said = {"attempt": fact.attempt, "outcome": fact.outcome, "next_at": rfc3339(fact.next_at)}
+            return _entry(event, fact, "retry-scheduled", event.time, **said)
         case CallInProgress():
             return _entry(event, fact, "in_progress", fact.started_at)
         case CallDisclosurePlayed():
@@ -108,11 +117,31 @@ def entry(event: Event, fact: Fact) -> TimelineEntry | None:
             assert_never(fact)
 
 
-def _asked(call: Call, fact: CallDialing | CallProviderAccepted | CallInProgress) -> Call:
+def _dialing(call: Call, fact: CallDialing) -> Folded:
+    """Of an attempt that was in vain nothing is dialing any more."""
+    asked = _asked(call, fact)
+    return Folded(asked) if asked.next_attempt_at is not None else _raised(asked, "dialing")
+
+
+def _waiting(call: Call, fact: CallRetryScheduled) -> Call:
+    """The last attempt was in vain. What is over, is talked on or was dialed again since is left alone."""
+    if fact.attempt < call.attempt or _rank(call.status) > _RANK["dialing"]:
+        return call
+    return replace(_asked(call, fact), status="scheduled", next_attempt_at=fact.next_at)
+
+
+def _asked(call: Call, fact: CallDialing | CallProviderAccepted | CallRetryScheduled | CallInProgress) -> Call:
     """An attempt's reference; that of the last attempt stays. An execution belongs to its attempt."""
     if fact.attempt <= call.attempt:
         return call
-    return replace(call, attempt=fact.attempt, provider_call_id=fact.provider_call_id, provider_execution_id=None)
+    return replace(
+        call,
+        attempt=fact.attempt,
+        carried_by=fact.provider,
+        provider_call_id=fact.provider_call_id,
+        provider_execution_id=None,
+        next_attempt_at=None,
+    )
 
 
 def _carried(call: Call, fact: CallProviderAccepted | CallInProgress) -> Call:
@@ -130,7 +159,10 @@ def _answered(call: Call, fact: CallInProgress) -> Call:
 def _raised(call: Call, status: Literal["dialing", "in_progress"]) -> Folded:
     if _rank(call.status) >= _RANK[status]:
         return Folded(call)
-    return _tell(replace(call, status=status), "call.dialing" if status == "dialing" else "call.in_progress")
+    return _tell(
+        replace(call, status=status, next_attempt_at=None),
+        "call.dialing" if status == "dialing" else "call.in_progress",
+    )
 
 
 def _ended(call: Call, fact: CallCompleted | CallFailed, *, at: datetime) -> Call:
@@ -142,7 +174,9 @@ def _ended(call: Call, fact: CallCompleted | CallFailed, *, at: datetime) -> Cal
     return replace(
         call,
         status=fact.status,
+        next_attempt_at=None,
         attempt=max(call.attempt, fact.attempts),
+        carried_by=fact.provider if is_last_attempt else call.carried_by,
         provider_call_id=fact.provider_call_id if is_last_attempt else call.provider_call_id,
         provider_execution_id=fact.provider_execution_id or known_id,
         started_at=fact.started_at or call.started_at,

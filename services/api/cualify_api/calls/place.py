@@ -3,6 +3,9 @@
 Before it the orgs' rate limit is asked, for the whole batch at once. In it the orgs' credit is locked first, so
 whatever else is read is true until the COMMIT, on every replica: no wallet is held below zero, no key or external_id
 makes two calls.
+
+A batch that lost its connection is placed again on another, under the same ids. What it may have committed is found by
+them, behind the lock that the lost transaction holds until it has ended; so nothing is placed, held or sent twice.
 """
 
 from collections import Counter as Outcomes
@@ -10,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias, assert_never
+from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
@@ -17,6 +21,7 @@ from prometheus_client import Counter
 from cualify_api.calls import queries, terms
 from cualify_api.calls.decide import Accepted, Decision, Replayed, Request, World, decide, without_repeats
 from cualify_api.web import idempotency
+from cualify_api.web.again import Again
 from cualify_api.web.errors import Problem
 from cualify_api.web.rate_limit import Allowance, take
 from cualify_shared import faults, outbox
@@ -34,10 +39,13 @@ DECIDED = Counter("cualify_call_requests_total", "Requests for calls, by what be
 
 @dataclass(slots=True)
 class Asked:
-    """A request for a call on its way through a batch. Once allowed by the rate limit, it is not counted again."""
+    """A request for a call on its way through a batch. Once allowed by the rate limit, it is not counted again (but
+    where the connection was lost just before the limit's answer: then it may count twice, never not at all)."""
 
     request: Request
     allowance: Allowance | None = None
+    in_doubt: Accepted | None = None
+    """Decided, and handed to a COMMIT whose answer has not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +61,24 @@ Placing: TypeAlias = MicroBatch[Asked, Answered]
 
 def placing(pool: Pool, *, token_key: bytes, committed: Callable[[], None]) -> Placing:
     """The batch that every request for a call goes through."""
-    agents, tokens = terms.Agents(), CalleeTokens(token_key)
+    agents, tokens, again = terms.Agents(), CalleeTokens(token_key), Again("place calls")
 
-    async def apply(batch: Sequence[Asked]) -> list[Answered]:
+    async def settled(batch: Sequence[Asked]) -> list[Answered]:
         async with pool.acquire() as connection:
             allowances = await _allowances(connection, batch)
-            passed = [asked.request for asked, one in zip(batch, allowances, strict=True) if one.is_given]
+            passed = [asked for asked, one in zip(batch, allowances, strict=True) if one.is_given]
             decisions: list[Decision] = []
             if passed:
                 async with connection.transaction():
-                    decisions = await place(connection, passed, agents=agents, tokens=tokens)
+                    decisions = await _decided(connection, passed, agents=agents, tokens=tokens)
                 faults.point("api.place.committed")
                 committed()
         _tell_of(decisions)
         following = iter(decisions)
         return [Answered(one, next(following) if one.is_given else None) for one in allowances]
+
+    async def apply(batch: Sequence[Asked]) -> list[Answered]:
+        return await again.do(lambda: settled(batch))
 
     return MicroBatch("place calls", apply)
 
@@ -79,6 +90,28 @@ async def _allowances(connection: Connection, batch: Sequence[Asked]) -> list[Al
         for asked, allowance in zip(new, taken, strict=True):
             asked.allowance = allowance
     return [asked.allowance for asked in batch if asked.allowance is not None]
+
+
+async def _decided(
+    connection: Connection, batch: Sequence[Asked], *, agents: terms.Agents, tokens: CalleeTokens
+) -> list[Decision]:
+    """Decides and writes, in the running transaction, what an earlier one has not."""
+    found = await _committed_before(connection, batch)
+    rest = [asked.request for asked in batch if asked.request.call_id not in found]
+    placed = iter(await place(connection, rest, agents=agents, tokens=tokens) if rest else ())
+    decisions = [found.get(asked.request.call_id) or next(placed) for asked in batch]
+    for asked, decision in zip(batch, decisions, strict=True):
+        asked.in_doubt = decision if isinstance(decision, Accepted) else None
+    return decisions
+
+
+async def _committed_before(connection: Connection, batch: Sequence[Asked]) -> dict[UUID, Accepted]:
+    """By call id, what a COMMIT did whose answer was lost. The orgs' credit is locked until the transaction ends."""
+    doubtful = {asked.request.call_id: asked.in_doubt for asked in batch if asked.in_doubt is not None}
+    if not doubtful:
+        return {}
+    await terms.locked_credit(connection, [asked.request.org_id for asked in batch])
+    return {call_id: doubtful[call_id] for call_id in await queries.existing(connection, list(doubtful))}
 
 
 async def place(

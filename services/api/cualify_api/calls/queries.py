@@ -21,7 +21,7 @@ COLUMNS: Final = """
     provider_call_id, provider_execution_id, attempt, started_at, ended_at, duration_sec, ended_by, ended_reason,
     answered_by, llm_extracted_intent, llm_sentiment, llm_outcome, transcript_due, has_transcript, recording_due,
     recording_url, debited_paise, terminal_at, end_told, customer_sequence, test, cancel_requested_at,
-    retry
+    retry, next_attempt_at, carried_by
 """
 _COLUMNS = COLUMNS
 
@@ -46,6 +46,18 @@ READ = "SELECT" + _COLUMNS + "FROM calls WHERE id = ANY($1::uuid[])"
 async def read(pool: Pool, ids: Sequence[UUID]) -> list[Call]:
     """These calls, as far as they exist."""
     return [call_of(row) for row in await pool.fetch(READ, ids)]
+
+
+EXISTING = """
+SELECT id
+FROM calls
+WHERE id = ANY($1::uuid[])
+"""
+
+
+async def existing(connection: Connection, ids: Sequence[UUID]) -> list[UUID]:
+    """Which of these are calls. For ids that were made here: no customer is told of another's."""
+    return [row["id"] for row in await connection.fetch(EXISTING, ids)]
 
 
 LOCK_ONE = "SELECT" + _COLUMNS + "FROM calls WHERE org_id = $1 AND id = $2 FOR UPDATE"
@@ -94,6 +106,31 @@ LIMIT 1000
 async def timeline(connection: Connection, org_id: UUID, call_id: UUID) -> list[TimelineEntry]:
     """What happened to a call, oldest first."""
     return [TimelineEntry(**row) for row in await connection.fetch(TIMELINE, org_id, call_id)]
+
+
+TIMELINES = """
+SELECT e.*
+FROM unnest($1::uuid[]) AS c (id)
+CROSS JOIN LATERAL (
+    SELECT call_id, org_id, source, sequence, type, at, data
+    FROM call_events
+    WHERE call_id = c.id
+    ORDER BY NOT (source = 'call.requests' AND sequence = 1), at, sequence
+    LIMIT 1000
+) AS e
+"""
+
+
+async def timelines(connection: Connection, ids: Iterable[UUID]) -> list[TimelineEntry]:
+    """The same of many calls that this transaction has locked, in no order."""
+    return [TimelineEntry(**row) for row in await connection.fetch(TIMELINES, list(set(ids)))]
+
+
+def in_order(entries: Iterable[TimelineEntry]) -> list[TimelineEntry]:
+    """The entries of one call, each once, as `timeline` has them."""
+    each = {(entry.source, entry.sequence): entry for entry in entries}
+    placed = (SOURCE, 1)
+    return sorted(each.values(), key=lambda one: ((one.source, one.sequence) != placed, one.at, one.sequence))[:1000]
 
 
 LOCK = "SELECT" + _COLUMNS + "FROM calls WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE"
@@ -219,15 +256,19 @@ SET status = n.status,
     debited_paise = n.debited_paise,
     terminal_at = n.terminal_at,
     end_told = n.end_told,
-    customer_sequence = n.customer_sequence
+    customer_sequence = n.customer_sequence,
+    next_attempt_at = n.next_attempt_at,
+    carried_by = n.carried_by
 FROM unnest(
     $1::uuid[], $2::text[], $3::integer[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[], $8::integer[],
     $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::text[], $15::boolean[], $16::boolean[],
-    $17::boolean[], $18::text[], $19::bigint[], $20::timestamptz[], $21::boolean[], $22::integer[]
+    $17::boolean[], $18::text[], $19::bigint[], $20::timestamptz[], $21::boolean[], $22::integer[],
+    $23::timestamptz[], $24::text[]
 ) AS n (
     id, status, attempt, provider_call_id, provider_execution_id, started_at, ended_at, duration_sec, ended_by,
     ended_reason, answered_by, llm_extracted_intent, llm_sentiment, llm_outcome, transcript_due, has_transcript,
-    recording_due, recording_url, debited_paise, terminal_at, end_told, customer_sequence
+    recording_due, recording_url, debited_paise, terminal_at, end_told, customer_sequence, next_attempt_at,
+    carried_by
 )
 WHERE c.id = n.id
 """
@@ -261,6 +302,8 @@ async def change(connection: Connection, calls: Sequence[Call]) -> None:
         [call.terminal_at for call in calls],
         [call.end_told for call in calls],
         [call.customer_sequence for call in calls],
+        [call.next_attempt_at for call in calls],
+        [call.carried_by for call in calls],
     )
 
 

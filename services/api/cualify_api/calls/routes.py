@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any, assert_never
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -15,19 +16,22 @@ from cualify_api.calls.acceptance import NotTaken, Waiting, wished_sec
 from cualify_api.calls.cancel import cancel
 from cualify_api.calls.decide import Accepted, Decision, Replayed, Request, window
 from cualify_api.calls.filters import wanted_calls
-from cualify_api.calls.place import Asked, Placing
+from cualify_api.calls.place import Answered, Asked, Placing
 from cualify_api.calls.schemas import PlaceCall
 from cualify_api.calls.view import accepted, detail, view
 from cualify_api.web import scopes
+from cualify_api.web.again import twice
 from cualify_api.web.auth import Caller, Handler, caller
 from cualify_api.web.body import checked, read_json
-from cualify_api.web.errors import Problem, add_headers, json, request_id, request_id_of
+from cualify_api.web.errors import Problem, add_headers, database_away, json, request_id, request_id_of
 from cualify_api.web.idempotency import REPLAYED, fingerprint, idempotency_key
 from cualify_api.web.paging import Cursor, keyset_page
 from cualify_api.web.rate_limit import RateLimit
 from cualify_shared.clock import now
-from cualify_shared.database import Pool
+from cualify_shared.database import Pool, is_passing
 from cualify_shared.ids import new_id
+
+log = structlog.get_logger(__name__)
 
 
 def place_call(placing: Placing, limit: RateLimit, waiting: Waiting) -> Handler:
@@ -43,7 +47,7 @@ def place_call(placing: Placing, limit: RateLimit, waiting: Waiting) -> Handler:
             add_headers(scope, allowance.headers())
             allowance.or_refuse()
             raise
-        answered = await placing.hand_in(Asked(request))
+        answered = await _answered(placing, Asked(request))
         add_headers(scope, answered.allowance.headers())
         answered.allowance.or_refuse()
         assert answered.decision is not None
@@ -53,6 +57,21 @@ def place_call(placing: Placing, limit: RateLimit, waiting: Waiting) -> Handler:
         await response(scope, receive, send)
 
     return place
+
+
+async def _answered(placing: Placing, asked: Asked) -> Answered:
+    """Raises Problem where the database went away in the middle of it and did not come back in time."""
+    try:
+        return await placing.hand_in(asked)
+    except Exception as error:
+        if asked.in_doubt is None or not is_passing(error):
+            raise
+        log.error("call_in_doubt", call_id=str(asked.request.call_id), error=type(error).__name__)
+        raise database_away(
+            "our database went away while the call was placed, and whether it was is not known: see whether there is a"
+            " call by this id, or ask again under the same Idempotency-Key or external_id",
+            details={"call_id": str(asked.request.call_id)},
+        ) from None
 
 
 def _answer(decision: Decision, *, id_of_request: str) -> Response:
@@ -106,7 +125,7 @@ def call_routes(pool: Pool, *, committed: Callable[[], None]) -> APIRouter:
     @router.post("/api/v1/calls/{call_id}/cancel")
     async def cancel_call(http: HttpRequest, call_id: str) -> Response:
         org_id, wanted = caller(http).org_id, as_id(call_id, "call")
-        if await cancel(pool, org_id=org_id, call_id=wanted, request_id=request_id(http)):
+        if await twice("cancel", lambda: cancel(pool, org_id=org_id, call_id=wanted, request_id=request_id(http))):
             committed()
         return json({"data": await shown(pool, wanted, org_id=org_id)})
 

@@ -1,18 +1,20 @@
 """Telling customers: the call as GET shows it, written in the transaction that makes GET show it."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
 
 from cualify_api.calls import queries
-from cualify_api.calls.call import Call
+from cualify_api.calls.call import Call, TimelineEntry
 from cualify_api.calls.fold import Folded, Notification, told_late
-from cualify_api.calls.view import view
+from cualify_api.calls.view import told
 from cualify_api.feed import queries as feed
 from cualify_shared import outbox
 from cualify_shared.clock import now
@@ -49,12 +51,14 @@ class Notice:
 
     name: Notification
     call: Call
+    timeline: Sequence[TimelineEntry] = ()
+    """Up to it: at first what this transaction adds, then all."""
 
     def event(self, *, at: datetime) -> Event:
         """What goes to Kafka."""
         call = self.call
         return Event(
-            data=_MODEL[self.name](call_id=call.id, org_id=call.org_id, call=view(call)),
+            data=_MODEL[self.name](call_id=call.id, org_id=call.org_id, call=told(call, timeline=self.timeline)),
             org_id=call.org_id,
             key=call.id,
             subject=f"call/{call.id}",
@@ -62,6 +66,18 @@ class Notice:
             time=at,
             correlation_id=call.request_id,
         )
+
+
+async def with_timelines(connection: Connection, notices: Sequence[Notice]) -> list[Notice]:
+    """The same with all that happened before. To be asked before this transaction adds to the timelines."""
+    if not notices:
+        return []
+    known: dict[UUID, list[TimelineEntry]] = defaultdict(list)
+    for entry in await queries.timelines(connection, [notice.call.id for notice in notices]):
+        known[entry.call_id].append(entry)
+    return [
+        replace(notice, timeline=queries.in_order([*notice.timeline, *known[notice.call.id]])) for notice in notices
+    ]
 
 
 async def tell(connection: Connection, notices: Sequence[Notice], *, more: Sequence[Event] = (), at: datetime) -> None:
@@ -101,7 +117,8 @@ class TellLate:
             calls = await queries.locked_untold(connection, over_since=at - self._patience, limit=LATE_AT_ONCE)
             folded = [told_late(call) for call in calls]
             await queries.change(connection, [one.call for one in folded])
-            await tell(connection, [Notice(one.tell, one.call) for one in folded if one.tell], at=at)
+            notices = [Notice(one.tell, one.call) for one in folded if one.tell]
+            await tell(connection, await with_timelines(connection, notices), at=at)
         self._committed()
         for one in folded:
             _note(one)

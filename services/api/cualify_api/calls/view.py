@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from cualify_api.calls.call import Call, TimelineEntry
+from cualify_api.calls.call import REF_PREFIX, Call, TimelineEntry
 from cualify_shared.clock import rfc3339
+from cualify_shared.ids import provider_ref
 
 
 def view(call: Call) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def view(call: Call) -> dict[str, Any]:
         "ended_by": call.ended_by,
         "ended_reason": call.ended_reason,
         "answered_by": call.answered_by,
-        "provider": call.provider,
+        "provider": call.carried_by or call.provider,
         "provider_call_id": call.provider_call_id,
         "provider_execution_id": call.provider_execution_id,
         "external_id": call.external_id,
@@ -37,6 +38,7 @@ def view(call: Call) -> dict[str, Any]:
         "test": call.test,
         "schedule": {"earliest_at": _instant(call.earliest_at), "latest_at": _instant(call.latest_at)},
         "retry": call.retry,
+        "next_attempt_at": _instant(call.next_attempt_at),
         "cancel_requested_at": _instant(call.cancel_requested_at),
         "started_at": _instant(call.started_at),
         "ended_at": _instant(call.ended_at),
@@ -49,8 +51,18 @@ def detail(call: Call, *, transcript: Any, timeline: Sequence[TimelineEntry]) ->
     return {
         **view(call),
         "transcript": transcript if call.status == "completed" else None,
-        "events": [{"type": entry.type, "at": rfc3339(entry.at), "data": entry.data} for entry in timeline],
+        "events": events(timeline),
     }
+
+
+def told(call: Call, *, timeline: Sequence[TimelineEntry]) -> dict[str, Any]:
+    """What notifications say: the resource with the timeline, without the transcript."""
+    return {**view(call), "events": events(timeline)}
+
+
+def events(timeline: Sequence[TimelineEntry]) -> list[dict[str, Any]]:
+    """The timeline, line by line."""
+    return [{"type": entry.type, "at": rfc3339(entry.at), "data": entry.data} for entry in timeline]
 
 
 def accepted(call: Call) -> dict[str, Any]:
@@ -66,7 +78,7 @@ def accepted(call: Call) -> dict[str, Any]:
         "max_duration_sec": call.max_duration_sec,
         "hold_paise": call.hold_paise,
         "provider": call.provider,
-        "provider_call_id": call.provider_call_id,
+        "provider_call_id": provider_ref(prefix=REF_PREFIX[call.provider], call_id=call.id, attempt=1),
         "external_id": call.external_id,
         "metadata": call.metadata,
         "test": call.test,

@@ -21,6 +21,9 @@ NAMED: Final[tuple[Code, ...]] = (*EVERYWHERE, "not_found")
 WITH_BODY: Final[tuple[Code, ...]] = (*EVERYWHERE, "payload_too_large", "conflict")
 FORWARDED: Final[tuple[Code, ...]] = ("upstream_error", "not_found")
 
+AWAY: Final = "database_away"
+"""The name of an answer of its own: `internal_error` that passes by itself, with a status of its own."""
+
 NEXT: Final = {"limit": 50, "offset": 0, "total": 1247, "has_more": True}
 NEXT_WITH_CURSOR: Final = {**NEXT, "next_cursor": examples.NEXT_CURSOR}
 
@@ -109,5 +112,7 @@ def operation(
     if body is not None:
         made["requestBody"] = {"required": True, "content": content(ref(body[0]), body[1])}
     refused = {str(STATUS[code]): {"$ref": f"#/components/responses/{code}"} for code in STATUS if code in refusals}
+    if "internal_error" in refusals:
+        refused["503"] = {"$ref": f"#/components/responses/{AWAY}"}
     made["responses"] = dict(sorted({**answers, **refused}.items()))
     return made

@@ -11,7 +11,7 @@ from typing import Any, Final
 import orjson
 
 from cualify_api.openapi import examples
-from cualify_api.openapi.building import OF_THE_LIMIT, headers
+from cualify_api.openapi.building import AWAY, OF_THE_LIMIT, headers
 from cualify_api.openapi.links import with_links
 from cualify_api.openapi.operations import PATHS
 from cualify_api.openapi.schemas import SCHEMAS, ref
@@ -86,7 +86,7 @@ def document() -> dict[str, Any]:
                 "X-RateLimit-Remaining": _header("What is left of them."),
                 "X-RateLimit-Reset": _header("Seconds until the oldest request of the minute no longer counts."),
             },
-            "responses": {code: _refusal(code) for code in STATUS},
+            "responses": {**{code: _refusal(code) for code in STATUS}, AWAY: _away()},
             "schemas": SCHEMAS,
         },
     }
@@ -106,6 +106,16 @@ def _refusal(code: Code) -> dict[str, Any]:
         "description": f"`{code}`: {_ABOUT[code]}",
         "headers": headers(*of_the_limit, *waits),
         "content": {"application/json": {"schema": ref("Error"), "example": examples.error(code)}},
+    }
+
+
+def _away() -> dict[str, Any]:
+    """It may have failed before the org's limit was asked."""
+    return {
+        "description": "`internal_error`: our database is away. Try again after `Retry-After` seconds, a POST under "
+        "the same Idempotency-Key; where it is not known whether a call was placed, `details.call_id` is its id.",
+        "headers": headers("Retry-After"),
+        "content": {"application/json": {"schema": ref("Error"), "example": examples.DATABASE_AWAY}},
     }
 
 

@@ -75,6 +75,7 @@ CALL: Final[dict[str, Any]] = {
     "test": False,
     "schedule": _SCHEDULE,
     "retry": _RETRY,
+    "next_attempt_at": None,
     "cancel_requested_at": None,
     "started_at": "2026-05-31T14:22:19.480Z",
     "ended_at": _ENDED_AT,
@@ -225,7 +226,7 @@ EVENT: Final = {
     "timestamp": "2026-05-31T14:24:43.007Z",
     "org_id": ORG_ID,
     "sequence": 3,
-    "data": CALL,
+    "data": {**CALL, "events": TIMELINE},
 }
 
 AGENT: Final = {
@@ -307,3 +308,12 @@ _REFUSALS: Final[dict[Code, dict[str, Any]]] = {
 def error(code: Code) -> dict[str, Any]:
     """The envelope with a code, as it may look."""
     return {"error": {"code": code, **_REFUSALS[code], "request_id": "req_01907b2a4d5e7f608a1b2c3d4e5f6073"}}
+
+
+DATABASE_AWAY: Final = {
+    "error": {
+        "code": "internal_error",
+        "message": "our database is away at the moment; try again",
+        "request_id": "req_01907b2a4d5e7f608a1b2c3d4e5f6073",
+    }
+}

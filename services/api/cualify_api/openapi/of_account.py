@@ -151,7 +151,7 @@ ACCOUNT: Final[Paths] = {
             success(
                 200,
                 "Newest first.",
-                listed(ref("LedgerEntry"), "LedgerPagination"),
+                listed(ref("LedgerEntry"), "NextPagination"),
                 {
                     "data": [examples.LEDGER_ENTRY],
                     "pagination": {"limit": 50, "next_cursor": None, "has_more": False},

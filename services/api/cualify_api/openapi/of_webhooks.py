@@ -113,7 +113,7 @@ WEBHOOKS: Final[Paths] = {
             success(
                 200,
                 "Newest first.",
-                listed(ref("Delivery"), "LedgerPagination"),
+                listed(ref("Delivery"), "NextPagination"),
                 {"data": [examples.DELIVERY], "pagination": {"limit": 50, "next_cursor": None, "has_more": False}},
             ),
             parameters=(

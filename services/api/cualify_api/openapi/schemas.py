@@ -166,6 +166,9 @@ _CALL: Final[dict[str, Schema]] = {
     "ended_reason": nullable({**_TEXT, "examples": list(ENDED_REASONS)}),
     "answered_by": nullable({**_TEXT, "examples": ["human", "voicemail"]}),
     "provider_execution_id": nullable(_TEXT),
+    "next_attempt_at": nullable(
+        {**INSTANT, "description": "It rang in vain, and as `retry` asks will ring again, not before this; else null."}
+    ),
     "cancel_requested_at": nullable(INSTANT),
     "started_at": nullable(INSTANT),
     "ended_at": nullable(INSTANT),
@@ -475,7 +478,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "at": INSTANT,
         },
     },
-    "LedgerPagination": answer({"limit": _PAGE["limit"], "next_cursor": nullable(_TEXT), "has_more": _FLAG}),
+    "NextPagination": answer({"limit": _PAGE["limit"], "next_cursor": nullable(_TEXT), "has_more": _FLAG}),
     "Limits": answer(
         {
             "plan": {

@@ -6,9 +6,9 @@ from starlette.responses import Response
 
 from cualify_api.wallet import queries
 from cualify_api.web.auth import caller
-from cualify_api.web.errors import json
+from cualify_api.web.errors import Problem, json
 from cualify_api.web.paging import LIMIT, MOST, whole_number, wrong_parameter
-from cualify_api.web.upstream import Upstream
+from cualify_api.web.upstream import Upstream, listed
 from cualify_shared.database import Pool
 
 LONGEST_CURSOR = 500
@@ -28,10 +28,12 @@ def wallet_routes(pool: Pool, billing: Upstream) -> APIRouter:
     async def get_ledger(request: Request) -> Response:
         limit = whole_number(request, "limit", default=LIMIT, least=1, most=MOST)
         params = {"limit": str(limit), **_cursor(request)}
-        _, content = await billing.ask("GET", f"/internal/orgs/{caller(request).org_id}/ledger", params=params)
-        following = content.get("next")
-        pagination = {"limit": limit, "next_cursor": following, "has_more": following is not None}
-        return json({"data": content.get("data", []), "pagination": pagination})
+        path = f"/internal/orgs/{caller(request).org_id}/ledger"
+        try:
+            _, content = await billing.ask("GET", path, params=params)
+        except Problem as problem:
+            raise _no_cursor() if problem.param == "before" else problem from None
+        return json(listed(content, limit=limit))
 
     return router
 
@@ -46,5 +48,10 @@ def _cursor(request: Request) -> dict[str, str]:
     if cursor is None:
         return {}
     if not 1 <= len(cursor) <= LONGEST_CURSOR:
-        raise wrong_parameter("cursor", "cursor must be the next_cursor of an earlier answer")
+        raise _no_cursor()
     return {"before": cursor}
+
+
+def _no_cursor() -> Problem:
+    """What a cursor is, billing knows, which has another name for it."""
+    return wrong_parameter("cursor", "cursor must be the next_cursor of an earlier answer")

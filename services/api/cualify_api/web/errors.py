@@ -87,6 +87,11 @@ class Problem(Exception):
         return {"error": error}
 
 
+def database_away(message: str, *, details: Mapping[str, Any] | None = None) -> Problem:
+    """What passes by itself: 503, under the code that the contract has for our side's failures."""
+    return Problem("internal_error", message, details=details, status=503, headers={"Retry-After": "1"})
+
+
 def json(content: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer; instants must be strings already."""
     return Response(orjson.dumps(content), status_code=status, headers=headers, media_type="application/json")
@@ -189,9 +194,7 @@ def _as_known(error: Exception, *, path: str, name: str) -> Problem:
             return Problem("too_many_requests", "too much is waiting already; try again", headers={"Retry-After": "1"})
         case _ if is_passing(error):
             log.error("request_failed", path=path, request_id=name, error=type(error).__name__)
-            return Problem(
-                "internal_error", "our database is away at the moment; try again", headers={"Retry-After": "1"}
-            )
+            return database_away("our database is away at the moment; try again")
         case _:
             log.error("request_crashed", path=path, request_id=name, exc_info=error)
             return Problem(

@@ -17,6 +17,7 @@ from cualify_api.web.errors import Problem
 from cualify_shared.database import Connection, Pool
 
 LONGEST: Final = 255
+FORGOTTEN_AT_ONCE: Final = 1_000
 REPLAYED: Final = {"Idempotency-Replayed": "true"}
 
 
@@ -101,11 +102,12 @@ WHERE (org_id, route, key) IN (
     WHERE k.created_at < $1::timestamptz
       AND (c.id IS NULL OR c.terminal_at IS NOT NULL)
     ORDER BY k.created_at
-    LIMIT 1000
+    LIMIT $2
 )
 """
 
 
-async def forget(pool: Pool, *, older_than: datetime) -> None:
-    """Removes up to 1,000 keys that are old enough and whose call is over."""
-    await pool.execute(FORGET, older_than)
+async def forget(pool: Pool, *, older_than: datetime) -> int:
+    """Removes up to 1,000 keys that are old enough and whose call is over; how many it were."""
+    removed = await pool.execute(FORGET, older_than, FORGOTTEN_AT_ONCE)
+    return int(removed.rpartition(" ")[2])

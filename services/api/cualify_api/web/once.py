@@ -1,8 +1,8 @@
 """`Idempotency-Key` on routes that ask another service: the key is claimed first, then the other is asked, then the
 answer is kept. A request that meets the claim is refused with `Retry-After`; one that comes later gets the answer.
 
-Kept are successes and refusals that were decided (403, 404, 409). A 400, a 429 and a 5xx give the key back. A claim
-whose process died ends by itself after a minute. Answers rest sealed: that to a new webhook carries its secret.
+Kept are successes and refusals that were decided (403, 404, 409). A 400, a 429, a 5xx and a crash give the key back. A
+claim whose process died ends by itself after a minute. Answers rest sealed: that to a new webhook carries its secret.
 """
 
 import os
@@ -16,13 +16,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cualify_api.web.again import twice
 from cualify_api.web.auth import caller
 from cualify_api.web.errors import STATUS, Problem, json, request_id
 from cualify_api.web.idempotency import REPLAYED, fingerprint, idempotency_key
 from cualify_shared.database import Pool, Row
 from cualify_shared.signing import keyed_hash
+from cualify_shared.waiting import within
 
 KEPT_REFUSALS: Final = (402, 403, 404, 409)
+GIVEN_BACK_WITHIN_SEC: Final = 5.0
 
 CLAIM = """
 INSERT INTO idempotency_keys AS k (org_id, route, key, fingerprint, created_at, claimed_until)
@@ -89,7 +92,10 @@ class Once:
             if status in KEPT_REFUSALS:
                 await self._keep(named, claimed_until, status, problem.body())
             else:
-                await self._pool.execute(GIVE_BACK, *named, claimed_until)
+                await self._give_back(named, claimed_until)
+            raise
+        except Exception:
+            await within(self._give_back(named, claimed_until), GIVEN_BACK_WITHIN_SEC)
             raise
         await self._keep(named, claimed_until, status, body)
         return json(body, status=status)
@@ -99,7 +105,10 @@ class Once:
     ) -> None:
         nonce = os.urandom(12)
         sealed = nonce + self._seal.encrypt(nonce, orjson.dumps(body), _bound_to(named))
-        await self._pool.execute(KEEP, *named, claimed_until, status, sealed)
+        await twice("keep an answer", lambda: self._pool.execute(KEEP, *named, claimed_until, status, sealed))
+
+    async def _give_back(self, named: tuple[UUID, str, str], claimed_until: datetime) -> None:
+        await twice("give a key back", lambda: self._pool.execute(GIVE_BACK, *named, claimed_until))
 
     def _replayed(self, found: Row | None, named: tuple[UUID, str, str], mark: bytes, request: Request) -> Response:
         if found is not None and found["fingerprint"] != mark:

@@ -1,7 +1,9 @@
 """120 requests a minute and org, sliding, exact over every replica: the plan's number, over all routes and keys.
 
 One question to the database decides for all requests that queued while the last was under way, across orgs, by the
-database's clock. A refused request does not count, and one made when `Retry-After` says so passes.
+database's clock. A refused request does not count, and one made when `Retry-After` says so passes. A batch that loses
+its connection is asked again: what the first had taken, its answer lost, counts twice for a minute. More than the limit
+never passes.
 """
 
 import asyncio
@@ -15,6 +17,7 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter as Metric
 
+from cualify_api.web.again import Again
 from cualify_api.web.errors import Problem, RawHeaders
 from cualify_shared.batch import MicroBatch
 from cualify_shared.database import Connection, Pool, is_passing
@@ -73,9 +76,14 @@ RateLimit: TypeAlias = MicroBatch[UUID, Allowance]
 def rate_limit(pool: Pool) -> RateLimit:
     """The batch that every request to `/api/v1` goes through, but those that are decided with a batch of their own."""
 
-    async def apply(org_ids: Sequence[UUID]) -> list[Allowance]:
+    again = Again("limit requests")
+
+    async def taken(org_ids: Sequence[UUID]) -> list[Allowance]:
         async with pool.acquire() as connection:
             return await take(connection, org_ids)
+
+    async def apply(org_ids: Sequence[UUID]) -> list[Allowance]:
+        return await again.do(lambda: taken(org_ids))
 
     return MicroBatch("limit requests", apply)
 

@@ -14,6 +14,7 @@ from cualify_shared.waiting import within
 
 log = structlog.get_logger(__name__)
 WITHIN_SEC: Final = 10.0
+CONNECTED_WITHIN_SEC: Final = 3.0
 
 
 class Upstreams:
@@ -76,7 +77,6 @@ class Upstream:
         """
         data = None if body is None else orjson.dumps(body)
         headers = {"Content-Type": "application/json"} if data is not None else {}
-        timeout = aiohttp.ClientTimeout(total=within_sec, connect=3)
         try:
             async with self._upstreams.pool().request(
                 method,
@@ -85,7 +85,7 @@ class Upstream:
                 headers=headers,
                 params=params,
                 allow_redirects=False,
-                timeout=timeout,
+                timeout=aiohttp.ClientTimeout(total=within_sec, connect=CONNECTED_WITHIN_SEC),
             ) as response:
                 status, content = response.status, orjson.loads(await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError) as error:
@@ -107,3 +107,10 @@ class Upstream:
     def _away(self, why: str) -> Problem:
         log.warning("upstream_failed", upstream=self.name, why=why)
         return Problem("upstream_error", f"the {self.name} service does not answer at the moment; try again")
+
+
+def listed(content: Mapping[str, Any], *, limit: int) -> dict[str, Any]:
+    """A page that another service lists with `next`, with the `pagination` that ours have."""
+    following = content.get("next")
+    pagination = {"limit": limit, "next_cursor": following, "has_more": following is not None}
+    return {"data": content.get("data", []), "pagination": pagination}

@@ -17,7 +17,7 @@ from cualify_api.web.body import checked, json_body
 from cualify_api.web.errors import Problem, json
 from cualify_api.web.once import Once
 from cualify_api.web.paging import LIMIT, MOST, page, whole_number
-from cualify_api.web.upstream import Upstream
+from cualify_api.web.upstream import Upstream, listed
 from cualify_api.webhooks.schemas import PatchWebhook, RegisterWebhook, ReplayDeliveries
 from cualify_shared.clock import rfc3339
 
@@ -75,9 +75,7 @@ def webhook_routes(dispatcher: Upstream, once: Once) -> APIRouter:
         limit = whole_number(request, "limit", default=LIMIT, least=1, most=MOST)
         params = {"limit": str(limit), **_filters(request)}
         _, content = await dispatcher.ask("GET", f"{named}/deliveries", params=params)
-        following = content.get("next")
-        pagination = {"limit": limit, "next_cursor": following, "has_more": following is not None}
-        return json({"data": content.get("data", []), "pagination": pagination})
+        return json(listed(content, limit=limit))
 
     @router.get("/api/v1/webhooks/{endpoint_id}/deliveries/{event_id}")
     async def show_delivery(request: Request, endpoint_id: str, event_id: str) -> Response:
