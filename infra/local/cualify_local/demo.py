@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cualify_local.environment import API
 from cualify_local.receiver import Received, Receiver
+from cualify_local.rupees import rupees
 from cualify_local.seed import ORG_NAME, RATE_PAISE_PER_SEC, TOP_UP_PAISE, Seeded, seed
 from cualify_local.settings import StackSettings
 from cualify_local.stack import Stack
@@ -82,7 +83,7 @@ async def demo(settings: StackSettings, console: Console) -> int:
         ) as stack:
             seeded = await seed(stack)
             console.print(
-                f"  {ORG_NAME}, set up by the `cualify` command: ₹{TOP_UP_PAISE / 100:,.0f} in the wallet, "
+                f"  {ORG_NAME}, set up by the `cualify` command: {rupees(TOP_UP_PAISE)} in the wallet, "
                 f"{RATE_PAISE_PER_SEC} paise a second",
                 highlight=False,
             )
@@ -138,7 +139,7 @@ async def _top_up(stack: Stack, seeded: Seeded, console: Console) -> None:
             await asyncio.sleep(LOOK_EVERY_SEC)
     console.print(
         f"\nThe customer tops up by Razorpay (a stand-in): {order['order_id']} → paid by {payment['payment_id']} → "
-        f"₹{CUSTOMER_PAYS_PAISE / 100:,.0f} credited: {balance_paise} paise",
+        f"{rupees(CUSTOMER_PAYS_PAISE)} credited: {rupees(balance_paise)} in the wallet",
         highlight=False,
         soft_wrap=True,
     )
@@ -227,8 +228,9 @@ async def _epilogue(
     console.print(_ledger(entries, calls, wide=console.width >= WIDE))
     verified = sum(1 for received in receiver.received if received.verified)
     console.print(
-        f"\n{len(calls)} calls, {verified} webhooks verified by the standardwebhooks library, "
-        f"balance {wallet['balance_paise']} paise, nothing held: {wallet['held_paise'] == 0}. {seconds:.1f} s in all.",
+        f"\n{len(calls)} calls, {verified} webhooks verified by the standardwebhooks library; "
+        f"{rupees(wallet['balance_paise'])} in the wallet, {rupees(wallet['held_paise'])} of it held. "
+        f"{seconds:.1f} s in all.",
         highlight=False,
     )
     console.print(
