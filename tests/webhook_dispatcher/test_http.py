@@ -270,6 +270,37 @@ async def test_deliveries_are_listed_by_filter_and_cursor_and_shown_with_their_a
     assert (await call("GET", f"/internal/orgs/{new_id()}/endpoints/{endpoint_id}/deliveries"))[1]["data"] == []
 
 
+async def test_a_redirect_is_shown_with_where_it_leads(call: Client, dispatcher: Dispatcher, receive: Receive) -> None:
+    receiver, org_id = await receive(answers(308, headers={"Location": "https://example.com/moved"})), new_id()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    (event,) = call_events(org_id)
+    await dispatcher.arrive(event)
+    await dispatcher.until("exists (SELECT FROM attempts)")
+    path = f"/internal/orgs/{org_id}/endpoints/{endpoint_id}/deliveries/evt_{event.id.hex}"
+    _, shown = await call("GET", path)
+    (attempt,) = shown["data"]["attempts"]
+    assert (attempt["failure_code"], attempt["redirects_to"]) == ("redirect", "https://example.com/moved")
+    assert attempt["response_body"] is None
+    assert "Register the URL it redirects to" in attempt["how_to_mend"]
+
+
+async def test_the_request_is_shown_as_it_was_sent_out_of_order(
+    call: Client, dispatcher: Dispatcher, receive: Receive
+) -> None:
+    receiver, org_id = await receive(answers(500, 200)), new_id()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    first, second = call_events(org_id, 2)
+    await dispatcher.arrive(first, second)
+    await dispatcher.until("attempts = 1 FROM deliveries WHERE event_id = $1", first.id)
+    await dispatcher.pool.execute("UPDATE deliveries SET due_at = now() WHERE behind")
+    await dispatcher.look_now()
+    await dispatcher.until_state("delivered", second)
+    path = f"/internal/orgs/{org_id}/endpoints/{endpoint_id}/deliveries/evt_{second.id.hex}"
+    _, shown = await call("GET", path)
+    assert shown["data"]["request"]["body"] == receiver.got[1].content.decode()
+    assert receiver.got[1].body["out_of_order"] is True
+
+
 async def test_a_replay_sends_what_matches_again_and_tells_its_progress(
     call: Client, dispatcher: Dispatcher, receive: Receive
 ) -> None:
