@@ -343,6 +343,62 @@ async def test_a_replay_can_be_paused_and_canceled(call: Client, dispatcher: Dis
     assert (await call("POST", f"{one}/cancel"))[0] == 404
 
 
+class Held:
+    """A server that answers nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, _: web.Request, __: int) -> web.StreamResponse:
+        await self.go_on.wait()
+        return web.Response()
+
+
+async def test_after_a_cancel_no_replica_begins_what_it_had_claimed_for_the_replay(
+    call: Client, dispatcher: Dispatcher, receive: Receive, pool: Pool
+) -> None:
+    receiver, org_id, held = await receive(answer_ok), new_id(), Held()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    events = [event for _ in range(30) for event in call_events(org_id)]
+    await dispatcher.arrive(*events)
+    await dispatcher.until_state("delivered", *events)
+    receiver.respond, sent, other = held, len(receiver.got), make_dispatcher(pool)
+    other.start()
+    path = f"/internal/orgs/{org_id}/endpoints/{endpoint_id}/replays"
+    _, started = await call("POST", path, json={})
+    await receiver.until(sent + 1)
+    await dispatcher.until("count(*) > 2 FROM deliveries WHERE lease_token IS NOT NULL")
+    _, canceled = await call("POST", f"{path}/{started['data']['id']}/cancel")
+    assert canceled["data"]["state"] == "canceled"
+    begun = len(receiver.got)
+    held.go_on.set()
+    async with asyncio.timeout(5):
+        while dispatcher.deliver.held or other.deliver.held:
+            await asyncio.sleep(0.005)
+    assert len(receiver.got) == begun
+    await other.end()
+
+
+async def test_after_an_erasure_no_replica_begins_what_it_had_claimed(
+    call: Client, dispatcher: Dispatcher, receive: Receive, pool: Pool
+) -> None:
+    held = Held()
+    receiver, org_id, other = await receive(held), new_id(), make_dispatcher(pool)
+    await dispatcher.register(org_id, receiver.url)
+    other.start()
+    events = [event for _ in range(30) for event in call_events(org_id, to_e164="+919900000001")]
+    await other.arrive(*events)
+    await receiver.until(FIRST_LINES)
+    _, erased = await call("POST", f"/internal/orgs/{org_id}/expunge", json={"e164": "+919900000001"})
+    assert erased["data"] == {"payloads_erased": 30, "deliveries_ended": 30}
+    held.go_on.set()
+    async with asyncio.timeout(5):
+        while other.deliver.held:
+            await asyncio.sleep(0.005)
+    assert len(receiver.got) == FIRST_LINES
+    await other.end()
+
+
 async def test_an_expunged_callee_is_in_no_stored_payload(call: Client, idle: Dispatcher, pool: Pool) -> None:
     org_id, other_org = new_id(), new_id()
     for org in (org_id, other_org):
