@@ -81,6 +81,21 @@ def test_a_container_can_read_its_environment(
     assert compose["services"][service]["command"] == ["python", "-m", MODULES[service]]
 
 
+def test_dispatchers_differ_in_their_names_alone_and_answer_as_one(compose: Any, made_env: dict[str, str]) -> None:
+    services = compose["services"]
+    names = sorted(name for name in services if name.startswith("webhook-dispatcher"))
+    first = environment_of(names[0], compose, made_env)
+    assert [environment_of(name, compose, made_env)["REPLICA"] for name in names[1:]] == names[1:]
+    assert first["REPLICA"] not in names
+    for name in names[1:]:
+        assert environment_of(name, compose, made_env) == {**first, "REPLICA": name}
+        assert services[name]["networks"]["default"]["aliases"] == [names[0]]
+        own = {"environment", "networks", "profiles"}
+        assert {k: v for k, v in services[name].items() if k not in own} == {
+            k: v for k, v in services[names[0]].items() if k not in own
+        }
+
+
 def test_the_simulator_and_the_dialer_have_the_same_key(compose: Any, made_env: dict[str, str]) -> None:
     simulator = environment_of(SIMULATOR, compose, made_env)
     assert {name.lower() for name in simulator} <= SimulatorSettings.model_fields.keys()

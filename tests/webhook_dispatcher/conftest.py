@@ -67,12 +67,13 @@ class Dispatcher:
             while not await self.pool.fetchval(f"SELECT {condition}", *arguments):
                 await asyncio.sleep(0.005)
 
-    async def until_state(self, state: str, *events: Event) -> None:
+    async def until_state(self, state: str, *events: Event, seconds: float = 10) -> None:
         ids = [event.id for event in events]
         await self.until(
             "count(*) = cardinality($1::uuid[]) FROM deliveries WHERE event_id = ANY($1::uuid[]) AND state = $2",
             ids,
             state,
+            seconds=seconds,
         )
 
     async def make_due(self) -> None:

@@ -140,14 +140,21 @@ def then_hangs(content: bytes) -> Serve:
     return serve
 
 
-async def drips(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """A byte every tenth of a second, for ever."""
-    await asked(reader)
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-    while True:
-        writer.write(b".")
-        await writer.drain()
-        await asyncio.sleep(0.1)
+def dripping(every_sec: float) -> Serve:
+    """A byte of the body every so often, for ever."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asked(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while True:
+            writer.write(b".")
+            await writer.drain()
+            await asyncio.sleep(every_sec)
+
+    return serve
+
+
+drips = dripping(0.1)
 
 
 async def drips_headers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -188,5 +195,5 @@ async def fifty_megabytes(reader: asyncio.StreamReader, writer: asyncio.StreamWr
 def gzip_bomb() -> Serve:
     """10 MB in 10 kB."""
     packed = gzip.compress(b"\0" * 10_000_000)
-    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+    head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
     return says(head.encode() + packed)

@@ -90,6 +90,18 @@ async def test_each_way_to_fail_has_its_code_and_ends_in_time(
     assert code is None or failures.HOW_TO_MEND[code]
 
 
+def test_every_code_is_produced_by_a_test_here_or_among_the_names() -> None:
+    told = "".join((Path(__file__).parent / f"test_{name}.py").read_text() for name in ("fault_server", "names"))
+    assert {code for code in failures.HOW_TO_MEND if f'"{code}"' not in told} == set()
+    assert len(failures.HOW_TO_MEND) <= 20
+    assert all(text.endswith(".") and len(text) < 120 for text in failures.HOW_TO_MEND.values())
+
+
+async def test_a_url_that_libcurl_takes_for_none_has_its_code(sender: Sender) -> None:
+    for url in ("https://127.0.0.1:99999/", "ftp://127.0.0.1/", "http://localhost:1/", "https://"):
+        assert code_of(await sender.post(url, headers=[], content=b"{}")) == "bad_url", url
+
+
 async def test_no_answer_whatever_its_bytes_holds_its_slot(sender: Sender) -> None:
     whole = (
         b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: Sun, 31 May 2026 14:22:11 GMT\r\n"
@@ -135,18 +147,27 @@ async def test_each_way_for_tls_to_be_wrong_has_its_code(
         "no intermediate": ("tls_chain_incomplete", trusted.context(tmp_path, good, chain=False)),
         "self-signed": ("tls_certificate", trusted.context(tmp_path, issued("self"), chain=False)),
     }
-    old = trusted.context(tmp_path, good)
-    old.maximum_version = ssl.TLSVersion.TLSv1_2
-    old.set_ciphers("AES128-SHA")
-    cases["no cipher in common"] = ("tls_failed", old)
     for what, (code, tls) in cases.items():
         async with serving(status(204), tls=tls) as port:
             sender = Sender(timeout_sec=2, allowed=LOOPBACK, resolve=[f"{HOST}:{port}:127.0.0.1"])
             outcome = await sender.post(f"https://{HOST}:{port}/", headers=[], content=b"{}")
-            if what == "no cipher in common" and code_of(outcome) is None:
-                continue  # This OpenSSL still offers it.
             assert code_of(outcome) == code, what
             await sender.aclose()
+
+
+@pytest.mark.parametrize(
+    "said", [b"\x15\x03\x03\x00\x02\x02\x28", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["alert", "no TLS"]
+)
+async def test_a_handshake_that_fails_has_its_code(sender: Sender, said: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(5)
+        writer.write(said)
+        await writer.drain()
+        await reader.read()
+
+    async with serving(serve) as port:
+        outcome = await sender.post(f"https://127.0.0.1:{port}/", headers=[], content=b"{}")
+    assert code_of(outcome) == "tls_failed"
 
 
 async def test_a_server_that_takes_the_connection_and_never_shakes_hands_is_a_timeout_of_tls(sender: Sender) -> None:

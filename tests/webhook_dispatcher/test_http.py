@@ -270,6 +270,37 @@ async def test_deliveries_are_listed_by_filter_and_cursor_and_shown_with_their_a
     assert (await call("GET", f"/internal/orgs/{new_id()}/endpoints/{endpoint_id}/deliveries"))[0] == 404
 
 
+async def test_a_redirect_is_shown_with_where_it_leads(call: Client, dispatcher: Dispatcher, receive: Receive) -> None:
+    receiver, org_id = await receive(answers(308, headers={"Location": "https://example.com/moved"})), new_id()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    (event,) = call_events(org_id)
+    await dispatcher.arrive(event)
+    await dispatcher.until("exists (SELECT FROM attempts)")
+    path = f"/internal/orgs/{org_id}/endpoints/{endpoint_id}/deliveries/evt_{event.id.hex}"
+    _, shown = await call("GET", path)
+    (attempt,) = shown["data"]["attempts"]
+    assert (attempt["failure_code"], attempt["redirects_to"]) == ("redirect", "https://example.com/moved")
+    assert attempt["response_body"] is None
+    assert "Register the URL it redirects to" in attempt["how_to_mend"]
+
+
+async def test_the_request_is_shown_as_it_was_sent_out_of_order(
+    call: Client, dispatcher: Dispatcher, receive: Receive
+) -> None:
+    receiver, org_id = await receive(answers(500, 200)), new_id()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    first, second = call_events(org_id, 2)
+    await dispatcher.arrive(first, second)
+    await dispatcher.until("attempts = 1 FROM deliveries WHERE event_id = $1", first.id)
+    await dispatcher.pool.execute("UPDATE deliveries SET due_at = now() WHERE behind")
+    await dispatcher.look_now()
+    await dispatcher.until_state("delivered", second)
+    path = f"/internal/orgs/{org_id}/endpoints/{endpoint_id}/deliveries/evt_{second.id.hex}"
+    _, shown = await call("GET", path)
+    assert shown["data"]["request"]["body"] == receiver.got[1].content.decode()
+    assert receiver.got[1].body["out_of_order"] is True
+
+
 async def test_a_replay_sends_what_matches_again_and_tells_its_progress(
     call: Client, dispatcher: Dispatcher, receive: Receive
 ) -> None:
@@ -310,6 +341,62 @@ async def test_a_replay_can_be_paused_and_canceled(call: Client, dispatcher: Dis
     rows = await dispatcher.pool.fetch("SELECT state FROM deliveries")
     assert {row["state"] for row in rows} == {"delivered"}
     assert (await call("POST", f"{one}/cancel"))[0] == 404
+
+
+class Held:
+    """A server that answers nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, _: web.Request, __: int) -> web.StreamResponse:
+        await self.go_on.wait()
+        return web.Response()
+
+
+async def test_after_a_cancel_no_replica_begins_what_it_had_claimed_for_the_replay(
+    call: Client, dispatcher: Dispatcher, receive: Receive, pool: Pool
+) -> None:
+    receiver, org_id, held = await receive(answer_ok), new_id(), Held()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    events = [event for _ in range(30) for event in call_events(org_id)]
+    await dispatcher.arrive(*events)
+    await dispatcher.until_state("delivered", *events)
+    receiver.respond, sent, other = held, len(receiver.got), make_dispatcher(pool)
+    other.start()
+    path = f"/internal/orgs/{org_id}/endpoints/{endpoint_id}/replays"
+    _, started = await call("POST", path, json={})
+    await receiver.until(sent + 1)
+    await dispatcher.until("count(*) > 2 FROM deliveries WHERE lease_token IS NOT NULL")
+    _, canceled = await call("POST", f"{path}/{started['data']['id']}/cancel")
+    assert canceled["data"]["state"] == "canceled"
+    begun = len(receiver.got)
+    held.go_on.set()
+    async with asyncio.timeout(5):
+        while dispatcher.deliver.held or other.deliver.held:
+            await asyncio.sleep(0.005)
+    assert len(receiver.got) == begun
+    await other.end()
+
+
+async def test_after_an_erasure_no_replica_begins_what_it_had_claimed(
+    call: Client, dispatcher: Dispatcher, receive: Receive, pool: Pool
+) -> None:
+    held = Held()
+    receiver, org_id, other = await receive(held), new_id(), make_dispatcher(pool)
+    await dispatcher.register(org_id, receiver.url)
+    other.start()
+    events = [event for _ in range(30) for event in call_events(org_id, to_e164="+919900000001")]
+    await other.arrive(*events)
+    await receiver.until(FIRST_LINES)
+    _, erased = await call("POST", f"/internal/orgs/{org_id}/expunge", json={"e164": "+919900000001"})
+    assert erased["data"] == {"payloads_erased": 30, "deliveries_ended": 30}
+    held.go_on.set()
+    async with asyncio.timeout(5):
+        while other.deliver.held:
+            await asyncio.sleep(0.005)
+    assert len(receiver.got) == FIRST_LINES
+    await other.end()
 
 
 async def test_an_expunged_callee_is_in_no_stored_payload(call: Client, idle: Dispatcher, pool: Pool) -> None:

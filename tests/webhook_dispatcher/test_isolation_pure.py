@@ -60,9 +60,20 @@ def test_probes_go_at_10_s_30_s_1_min_2_min_and_then_every_5_min() -> None:
         at = health.not_before - AT
         health = failed(health, after=at)
     assert waits == [10, 30, 60, 120, 300, 300, 300, 300]
-    probes_an_hour = sum(1 for n in range(5, 100) if sum((10, 30, 60, 120)) + 300 * (n - 4) <= 3600)
-    assert probes_an_hour + 4 <= 15
-    assert 3600 / breaker.THEN_EVERY_SEC <= 13
+
+
+def test_a_dead_endpoint_costs_at_most_13_requests_an_hour() -> None:
+    """Whatever there is to send: while it is open nothing goes but the probe that is due."""
+    health, probes = opened(), []
+    while (at := health.not_before) is not None and at < AT + timedelta(hours=72):
+        probes.append(at - AT)
+        health = failed(health, after=at - AT)
+    for hour in range(1, 71):
+        for minute in range(0, 60, 5):
+            begins = timedelta(hours=hour, minutes=minute)
+            assert len([at for at in probes if begins <= at < begins + timedelta(hours=1)]) <= 13
+    first_hour = [at for at in probes if at < timedelta(hours=1)]
+    assert len(first_hour) == 15, "10 s, 30 s, 1 min and 2 min first, to be back soon"
 
 
 def test_what_was_under_way_when_it_opened_is_no_probe() -> None:

@@ -125,6 +125,23 @@ async def test_plain_http_goes_only_to_addresses_that_the_operator_names(receive
     await sender.aclose()
 
 
+async def test_a_request_says_no_more_than_it_must(receive: Receive) -> None:
+    receiver = await receive(answer_ok)
+    sender = Sender(timeout_sec=2, allowed=LOOPBACK)
+    await sender.post(receiver.url, headers=["webhook-id: evt_1"], content=b'{"a":1}' * 1000)
+    (got,) = receiver.got
+    assert {name.lower(): value for name, value in got.headers.items() if name != "Host"} == {
+        "user-agent": "Cualify-Webhooks/1",
+        "content-type": "application/json",
+        "content-length": "7000",
+        "accept": "*/*",
+        "accept-encoding": "identity",
+        "webhook-id": "evt_1",
+    }
+    assert got.content == b'{"a":1}' * 1000
+    await sender.aclose()
+
+
 async def test_a_redirect_is_a_failure_and_not_followed(receive: Receive) -> None:
     target = await receive(answer_ok)
     receiver = await receive(answers(307, headers={"Location": target.url}))

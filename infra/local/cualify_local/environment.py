@@ -26,6 +26,11 @@ PROVIDER_AGENT_ID = "00000000-0000-4000-8000-00000000c0de"
 LOOPBACK = "127.0.0.0/8,::1/128"
 
 
+def dispatchers(settings: StackSettings) -> list[str]:
+    """The names of the webhook-dispatcher's processes; the api asks the first."""
+    return [DISPATCHER, *(f"{DISPATCHER}-{n}" for n in range(2, settings.dispatchers + 1))]
+
+
 @dataclass(frozen=True, slots=True)
 class Secrets:
     """Made anew for each stack; nothing here protects anything real."""
@@ -58,6 +63,7 @@ def choose_ports(settings: StackSettings) -> Addresses:
         BILLING: settings.billing_port,
         DISPATCHER: settings.webhook_dispatcher_port,
         SIMULATOR: settings.simulator_port,
+        **dict.fromkeys(dispatchers(settings)[1:], 0),
     }
     free = iter(children.free_ports(len(asked)))
     return Addresses({name: port or next(free) for name, port in asked.items()})
@@ -83,21 +89,23 @@ def programs(
         "PYTHONUNBUFFERED": "1",
         **kafka,
     }
+    processes = [(name, name) for name in MODULES] + [(name, DISPATCHER) for name in dispatchers(settings)[1:]]
     return {
         name: Program(
             name=name,
-            args=(sys.executable, "-m", module),
+            args=(sys.executable, "-m", MODULES[service]),
             log=logs / f"{name}.log",
             env={
                 **_inherited(),
                 **common,
-                **({"DATABASE_URL": databases[name]} if name in databases else {}),
+                **({"DATABASE_URL": databases[service]} if service in databases else {}),
                 "PORT": str(addresses.ports[name]),
-                **own[name],
-                **extra.get(name, {}),
+                "REPLICA": name,
+                **own[service],
+                **extra.get(service, {}),
             },
         )
-        for name, module in MODULES.items()
+        for name, service in processes
     }
 
 

@@ -17,6 +17,8 @@ class StackSettings(BaseSettings):
     billing_port: Annotated[int, Field(ge=0, le=65535)] = 0
     webhook_dispatcher_port: Annotated[int, Field(ge=0, le=65535)] = 0
     simulator_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    dispatchers: Annotated[int, Field(ge=1, le=12)] = 1
+    """Processes of the webhook-dispatcher: they share its partitions, of which there are 12."""
     simulator_speed: Annotated[float, Field(gt=0, le=10_000)] = 60.0
     rate_limit_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] = 120
     max_concurrent_calls: Annotated[int, Field(ge=1)] = 100

@@ -124,6 +124,8 @@ class Stack:
                 )
             )
             self._exit.callback(stop_kafka, self.kafka)
+        if self.kafka.kind == "embedded" and self.settings.dispatchers > 1:
+            raise StackFailed("the embedded broker has one process a service: KAFKA=jvm or docker for more DISPATCHERS")
         if self.kafka.kind != "embedded":
             await create_topics(self.kafka.bootstrap_servers, prefix=self.prefix)
         self.say(f"Kafka is ready: {self.kafka.kind} ({time.monotonic() - begun:.1f} s)")
@@ -134,7 +136,6 @@ class Stack:
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "KAFKA_TOPIC_PREFIX": self.prefix,
             "KAFKA_EMBEDDED": str(self.kafka.kind == "embedded").lower(),
-            "REPLICA": "1",
         }
 
     async def _until_ready(self) -> None:
@@ -156,8 +157,9 @@ class Stack:
             f"{name} is not ready after {READY_WITHIN_SEC} s; see {self.programs[name].log}:\n{self._tail(name)}"
         )
 
-    async def ready(self, names: Sequence[str] = SERVICES) -> None:
-        """Waits until these services say they are ready, after one was killed for instance."""
+    async def ready(self, names: Sequence[str] | None = None) -> None:
+        """Waits until these services, or all, say they are ready, after one was killed for instance."""
+        names = names or [name for name in self.running if name != SIMULATOR]
         deadline = time.monotonic() + READY_WITHIN_SEC
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as http:
             for name in names:
@@ -208,7 +210,7 @@ class Stack:
     async def _stop_services(self) -> None:
         """The simulator goes last: the services may still be talking to it while they drain."""
         self._down.update(self.running)
-        await asyncio.gather(*(self._stop_one(name, grace_sec=20) for name in SERVICES))
+        await asyncio.gather(*(self._stop_one(name, grace_sec=20) for name in self.running if name != SIMULATOR))
         await self._stop_one(SIMULATOR, grace_sec=5)
 
     async def _stop_one(self, name: str, *, grace_sec: float) -> None:

@@ -80,6 +80,7 @@ class Deliver:
         self._leases = asyncio.Lock()
         # What an older look has found is not acted on after what a later one has.
         self._looking = asyncio.Lock()
+        self._recalled_at: datetime | None = None
 
     @property
     def room(self) -> int:
@@ -164,6 +165,9 @@ class Deliver:
                 return seen_at
             seen = await presence.look(self._pool, asked)
             self._act_on_seen(asked, seen)
+            if seen.recalled_at != self._recalled_at:
+                await self._renew(younger_too=True)
+                self._recalled_at = seen.recalled_at
             seen_at = seen_at or seen.at
             known.update(asked)
         return None
@@ -426,9 +430,10 @@ class Deliver:
 
     # --- leases, and what endpoints are now ---
 
-    async def _renew(self) -> None:
+    async def _renew(self, *, younger_too: bool = False) -> None:
         at = time.monotonic()
-        old = [job for job, until in self._held.items() if until < at + LEASE.total_seconds() - RENEW_EVERY_SEC]
+        before = at + LEASE.total_seconds() - (0.0 if younger_too else RENEW_EVERY_SEC)
+        old = [job for job, until in self._held.items() if until <= before]
         if not old:
             return
         async with self._leases:

@@ -1,6 +1,6 @@
 """Internal HTTP of what was delivered: the history, replays, and the erasure of what is stored about a callee."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 from uuid import UUID
@@ -39,8 +39,13 @@ class Erasure(BaseModel):
     e164: Annotated[str, Field(pattern=r"^\+[1-9][0-9]{6,14}$")] | None = None
 
 
-def delivery_routes(pool: Pool, *, due: Callable[[], None], replaying: Callable[[], None]) -> APIRouter:
-    """The routes. `due` is told that something may be due, `replaying` that a replay may go on."""
+def delivery_routes(
+    pool: Pool, *, due: Callable[[], None], replaying: Callable[[], None], known_to_all: Callable[[], Awaitable[None]]
+) -> APIRouter:
+    """The routes. `due` is told that something may be due, `replaying` that a replay may go on.
+
+    `known_to_all` returns when no replica begins anything that was taken back before.
+    """
     routes = APIRouter(prefix="/internal/orgs/{org_id}")
 
     @routes.get("/endpoints/{endpoint_id}/deliveries")
@@ -107,6 +112,8 @@ def delivery_routes(pool: Pool, *, due: Callable[[], None], replaying: Callable[
     async def steer(org_id: UUID, endpoint_id: UUID, replay_id: UUID, wish: Wish) -> Response:
         if not await replays.steer(pool, org_id=org_id, endpoint_id=endpoint_id, replay_id=replay_id, wish=wish):
             raise Refused(404, "no such replay is under way")
+        if wish == "cancel":
+            await known_to_all()
         replaying()
         due()
         return await _shown(org_id, endpoint_id, replay_id)
@@ -116,6 +123,7 @@ def delivery_routes(pool: Pool, *, due: Callable[[], None], replaying: Callable[
         if not wanted.call_ids and wanted.e164 is None:
             raise Refused(400, "name calls, a phone number, or both", param="call_ids")
         payloads, ended = await retention.expunge(pool, org_id=org_id, call_ids=wanted.call_ids, e164=wanted.e164)
+        await known_to_all()
         return json({"data": {"payloads_erased": payloads, "deliveries_ended": ended}})
 
     async def _shown(org_id: UUID, endpoint_id: UUID, replay_id: UUID, *, status: int = 200) -> Response:

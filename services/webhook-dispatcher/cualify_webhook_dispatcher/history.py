@@ -11,6 +11,8 @@ from uuid import UUID
 from cualify_shared.database import Pool, Row
 from cualify_shared.ids import notification_id
 from cualify_webhook_dispatcher import failures
+from cualify_webhook_dispatcher.payloads import marked_out_of_order
+from cualify_webhook_dispatcher.recording import redirects_to
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +129,21 @@ def _request(row: Row) -> dict[str, Any]:
             "webhook-timestamp": "of the attempt, in Unix seconds",
             "webhook-signature": "not kept",
         },
-        "body": None if row["body"] is None else row["body"].decode(),
+        "body": _sent(row),
         "body_masked": row["body"] is None,
     }
 
 
+def _sent(row: Row) -> str | None:
+    if row["body"] is None:
+        return None
+    body: bytes = marked_out_of_order(row["body"]) if row["out_of_order"] else row["body"]
+    return body.decode()
+
+
 def _attempt(attempt: Row, row: Row) -> dict[str, Any]:
-    code, response = attempt["failure_code"], attempt["response"]
+    code, response = attempt["failure_code"], None if row["body"] is None else attempt["response"]
+    where, response = redirects_to(response) if response and code == "redirect" else (None, response)
     return {
         "n": attempt["n"],
         "at": attempt["at"],
@@ -141,5 +151,6 @@ def _attempt(attempt: Row, row: Row) -> dict[str, Any]:
         "status_code": attempt["status_code"],
         "failure_code": code,
         "how_to_mend": failures.HOW_TO_MEND.get(code) if code else None,
-        "response_body": None if response is None or row["body"] is None else response.decode("utf-8", "replace"),
+        "redirects_to": where,
+        "response_body": response.decode("utf-8", "replace") if response else None,
     }

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from cualify_shared.database import Pool
+from cualify_shared.database import Connection, Pool
 from cualify_webhook_dispatcher.jobs import Endpoint
 from cualify_webhook_dispatcher.queries import endpoint_of
 
@@ -28,7 +28,8 @@ LOOK = """
 SELECT e.id, e.org_id, e.url, e.secret_sealed, e.secret_key_id, e.old_secret_sealed, e.old_secret_key_id,
        e.old_secret_until, e.recovered_at,
        NOT e.active OR e.opened_at IS NOT NULL OR coalesce(e.not_before > now(), false) AS closed,
-       statement_timestamp() AS seen_at
+       statement_timestamp() AS seen_at,
+       (SELECT at FROM recalls) AS recalled_at
 FROM (SELECT) AS always
 LEFT JOIN endpoints e ON e.id = ANY($1::uuid[]) AND e.deleted_at IS NULL
 """
@@ -36,11 +37,15 @@ LEFT JOIN endpoints e ON e.id = ANY($1::uuid[]) AND e.deleted_at IS NULL
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a look has found: the endpoints that are there, which of them are not to be sent to, and when."""
+    """What a look has found: the endpoints that are there, which of them are not to be sent to, and when.
+
+    `recalled_at`: when leases were last taken back.
+    """
 
     endpoints: dict[UUID, Endpoint]
     closed: set[UUID]
     at: datetime
+    recalled_at: datetime
 
 
 async def look(pool: Pool, endpoint_ids: Sequence[UUID]) -> Seen:
@@ -51,7 +56,19 @@ async def look(pool: Pool, endpoint_ids: Sequence[UUID]) -> Seen:
         {row["id"]: endpoint_of(row) for row in there},
         {row["id"] for row in there if row["closed"]},
         rows[0]["seen_at"],
+        rows[0]["recalled_at"],
     )
+
+
+RECALL = """
+UPDATE recalls
+SET at = clock_timestamp()
+"""
+
+
+async def recall(connection: Connection) -> None:
+    """Says that leases were taken back, in the transaction that does it. `until_all_know` waits for all to see it."""
+    await connection.execute(RECALL)
 
 
 CONFIRM = """

@@ -25,6 +25,7 @@ MANY = 32
 GATHER_SEC = 0.03
 """When results come by the many, those of so long are recorded together: each batch has a price of its own."""
 KEPT_OF_ANSWER_BYTES = 1024
+_LOCATION = b"Location: "
 
 
 class Recording:
@@ -91,6 +92,19 @@ class Recording:
             await self._record_all(results[middle:])
 
 
+def redirects_to(kept: bytes) -> tuple[str | None, bytes]:
+    """What was kept of a redirect: where it leads, if it said so, and how its body begins."""
+    if not kept.startswith(_LOCATION):
+        return None, kept
+    where, _, body = kept.removeprefix(_LOCATION).partition(b"\n")
+    return where.decode("utf-8", "replace"), body
+
+
+def _kept_of(answer: Answer) -> bytes:
+    head = _LOCATION + answer.redirect_to.encode() + b"\n" if answer.redirect_to else b""
+    return (head + answer.body)[:KEPT_OF_ANSWER_BYTES]
+
+
 def result_of(job: Job, endpoint: Endpoint, outcome: Answer | Failure, *, began_at: datetime) -> Result:
     """An attempt's outcome as it is recorded."""
     status: int | None
@@ -100,7 +114,7 @@ def result_of(job: Job, endpoint: Endpoint, outcome: Answer | Failure, *, began_
     match outcome:
         case Answer():
             status, code = outcome.status, failures.of_status(outcome.status)
-            response = outcome.body[:KEPT_OF_ANSWER_BYTES] or None
+            response = _kept_of(outcome) or None
         case Failure():
             status, code, response = None, outcome.code, None
         case _:

@@ -16,6 +16,7 @@ import structlog
 from cualify_shared.database import Pool, is_passing
 from cualify_shared.ids import new_id
 from cualify_shared.waiting import pauses, until_any, until_set
+from cualify_webhook_dispatcher import presence
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +97,7 @@ async def steer(pool: Pool, *, org_id: UUID, endpoint_id: UUID, replay_id: UUID,
             return False
         if wish == "cancel":
             await connection.execute(CALL_BACK, replay_id)
+            await presence.recall(connection)
     return True
 
 

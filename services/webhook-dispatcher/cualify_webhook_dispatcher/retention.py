@@ -8,6 +8,7 @@ import asyncpg
 import structlog
 
 from cualify_shared.database import Pool
+from cualify_webhook_dispatcher import presence
 
 log = structlog.get_logger(__name__)
 
@@ -166,6 +167,8 @@ async def expunge(pool: Pool, *, org_id: UUID, call_ids: Sequence[UUID], e164: s
     """
     # No number: a needle that no JSON text contains.
     needle = f'"{e164}"' if e164 else "\x01"
-    row = await pool.fetchrow(EXPUNGE, org_id, call_ids, needle)
+    async with pool.acquire() as connection, connection.transaction():
+        row = await connection.fetchrow(EXPUNGE, org_id, call_ids, needle)
+        await presence.recall(connection)
     assert row is not None
     return row["payloads"], row["deliveries"]

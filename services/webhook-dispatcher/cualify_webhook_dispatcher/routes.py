@@ -55,12 +55,19 @@ class Doors:
     """Told that a replay may go on."""
     committed: Callable[[], None]
 
+    async def known_to_all(self) -> None:
+        """Returns when no replica, this one included, acts any more on what was true before this was called."""
+        await self.changed()
+        await presence.until_all_know(self.pool, but=[self.replica_id])
+
 
 def app(doors: Doors, *, internal_token: str) -> FastAPI:
     """The routes under `/internal/orgs/{org_id}`."""
     made = internal_app(internal_token=internal_token)
     made.include_router(_endpoint_routes(doors))
-    made.include_router(delivery_routes(doors.pool, due=doors.due, replaying=doors.replaying))
+    made.include_router(
+        delivery_routes(doors.pool, due=doors.due, replaying=doors.replaying, known_to_all=doors.known_to_all)
+    )
     return made
 
 
@@ -101,8 +108,7 @@ def _endpoint_routes(doors: Doors) -> APIRouter:
         if shown is None:
             raise Refused(404, "no such webhook")
         doors.committed()
-        await doors.changed()
-        await presence.until_all_know(pool, but=[doors.replica_id])
+        await doors.known_to_all()
         doors.due()
         return json({"data": presented(shown)})
 
@@ -119,9 +125,8 @@ def _endpoint_routes(doors: Doors) -> APIRouter:
         rotated = await endpoints.rotate(pool, secrets, org_id=org_id, endpoint_id=endpoint_id)
         if rotated is None:
             raise Refused(404, "no such webhook")
-        await doors.changed()
         # Who takes the new secret at once gets nothing any more that only the old one has signed.
-        await presence.until_all_know(pool, but=[doors.replica_id])
+        await doors.known_to_all()
         return json({"data": presented(rotated.shown), "secret": rotated.secret})
 
     @routes.post("/{endpoint_id}/test")

@@ -191,7 +191,9 @@ DELIVERY_SHOWN: Final = {
         "body": '{"id":"evt_01907b2a4d5e7f608a1b2c3d4e5f6072","type":"call.completed"}',
         "body_masked": False,
     },
-    "attempts": [{"n": 1, "at": _ENDED_AT, "duration_ms": 84, **_FAILED, "response_body": "Internal Server Error"}],
+    "attempts": [
+        {"n": 1, "at": _ENDED_AT, "duration_ms": 84, **_FAILED, "redirects_to": None, "response_body": "Oops"}
+    ],
 }
 WEBHOOK_TESTED: Final = {
     "delivered": False,

@@ -366,6 +366,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                         "at": INSTANT,
                         "duration_ms": COUNT,
                         **_OUTCOME,
+                        "redirects_to": nullable(_TEXT),
                         "response_body": nullable({**_TEXT, "description": "Its first KiB."}),
                     }
                 ),
