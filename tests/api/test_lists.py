@@ -202,7 +202,7 @@ def forget_counts(monkeypatch: pytest.MonkeyPatch, *, step: int, walked: int = 3
     monkeypatch.setattr(kept_counts, "WORTH", 5)
     monkeypatch.setattr(kept_counts, "WALKED", walked)
     monkeypatch.setattr(kept_counts, "STEP", step)
-    monkeypatch.setattr(kept_counts, "STEPS", 1000)
+    monkeypatch.setattr(kept_counts, "KEEPING_SEC", 30)
 
 
 @pytest.mark.parametrize("step", [1_000_000, 40])

@@ -6,6 +6,7 @@ time, up to `WALKED` calls; where there are more, as behind a call that is sched
 number.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,10 +21,10 @@ WALKED: Final = 50_000
 """As many calls are looked at each time."""
 WORTH: Final = 5_000
 """From so many on they are counted for good."""
-STEP: Final = 100_000
+STEP: Final = 50_000
 """About so many are counted by one statement, in whole hours."""
-STEPS: Final = 5
-"""By one request. The next one goes on."""
+KEEPING_SEC: Final = 2.0
+"""After which a request takes no further step. The next one does."""
 
 # Both take the same parameters, so that either stands for the other; a number's key says nothing.
 # OFFSET 0 keeps the planner from turning the look-up of each call into a pass over all of them.
@@ -200,11 +201,11 @@ class Counted:
 async def keep(connection: Connection, org_id: UUID, shared: Shared, *, at: datetime) -> None:
     """Counts for good what is over and not counted yet, where it is worth it: a few steps, each a transaction."""
     settled = (at - SETTLED_AFTER).replace(minute=0, second=0, microsecond=0)
-    for _ in range(STEPS):
+    ends_at, has_more = time.monotonic() + KEEPING_SEC, True
+    while has_more and time.monotonic() < ends_at:
         async with connection.transaction():
             await connection.execute(PLAN_AFRESH)
-            if not await _step(connection, org_id, shared, settled=settled):
-                return
+            has_more = await _step(connection, org_id, shared, settled=settled)
 
 
 async def _step(connection: Connection, org_id: UUID, shared: Shared, *, settled: datetime) -> bool:
