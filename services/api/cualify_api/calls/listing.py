@@ -226,7 +226,10 @@ async def _listed(connection: Connection, org_id: UUID, wanted: Wanted, page: _P
         return await _among_few(connection, org_id, wanted, walk, page)
     if wanted.to_e164 is not None:
         walk = _Walk(LIST_TO_NUMBER, COUNT_TO_NUMBER, (wanted.to_e164,))
-        return await _beside(connection, org_id, wanted, await _among_few(connection, org_id, wanted, walk, page))
+        found, shared = await _among_few(connection, org_id, wanted, walk, page), _shared_beside(wanted)
+        if found.total_is_exact or shared is None:
+            return found
+        return await _kept(connection, org_id, wanted, shared, found.calls)
     total = await totals.total(connection, org_id, statuses=wanted.walked, agent_id=wanted.agent_id, span=wanted.span)
     if total and wanted.metadata:
         return await _labelled(connection, org_id, wanted, page, without_labels=total)
@@ -247,20 +250,19 @@ async def _labelled(
     if shared > FEW and without_labels <= FEW:
         return await _among_few(connection, org_id, wanted, _Walk(LIST_BY_STATUS, COUNT_BY_STATUS), page)
     calls = await _rows(connection, LIST_LABELLED, org_id, wanted, page, key, value, 2**62)
+    if shared > FEW and (beside := _shared_beside(wanted)) is not None:
+        return await _kept(connection, org_id, wanted, beside, calls)
     counting = _Page(TOP, FEW + 1, 0)
     total = await _number(connection, COUNT_LABELLED, org_id, wanted, counting, key, value, FEW)
-    return await _beside(connection, org_id, wanted, Listed(calls, total, total_is_exact=shared <= FEW))
+    return Listed(calls, total, total_is_exact=shared <= FEW)
 
 
-async def _beside(connection: Connection, org_id: UUID, wanted: Wanted, found: Listed) -> Listed:
-    """With the total of what is kept, where not all could be counted."""
-    shared = None if found.total_is_exact else _shared_beside(wanted)
-    if shared is None:
-        return found
+async def _kept(connection: Connection, org_id: UUID, wanted: Wanted, shared: Shared, calls: list[Call]) -> Listed:
+    """The page with its total, of what was counted before and what has come since."""
     kept = await kept_counts.total(
         connection, org_id, shared, statuses=wanted.walked, agent_id=wanted.agent_id, span=wanted.span
     )
-    return Listed(found.calls, kept.calls if kept.is_exact else max(kept.calls, found.total), kept.is_exact)
+    return Listed(calls, kept.calls, kept.is_exact)
 
 
 async def _among_few(connection: Connection, org_id: UUID, wanted: Wanted, walk: _Walk, page: _Page) -> Listed:
