@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 import pytest_asyncio
 
-from cualify_api.calls import kept_sums, listing
+from cualify_api.calls import kept_counts, kept_sums, listing, totals
 from cualify_api.calls.call import STATUSES
 from cualify_api.calls.listing import Wanted
 from cualify_api.web.paging import TOP, Cursor
@@ -112,7 +112,7 @@ async def pages_read(seeded: Seeded, statement: str, start: Cursor) -> int:
     if statement == listing.LIST:
         arguments = listing._arguments(seeded.org.id, Wanted(), listing._Page(start, 1, 0), statement)
     async with seeded.world.pool.acquire() as connection, connection.transaction():
-        await connection.execute(listing.PLAN_AFRESH + "; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+        await connection.execute(totals.PLAN_AFRESH + "; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
         [[explained]] = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *arguments)
     plan = explained[0]["Plan"]
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
@@ -196,10 +196,91 @@ async def test_many_who_ask_at_once_keep_the_same_sums(seeded: Seeded, monkeypat
     assert (await seeded.page(**query))[1]["total"] == expected
 
 
+def forget_counts(monkeypatch: pytest.MonkeyPatch, *, step: int, walked: int = 300) -> None:
+    """Little is much here."""
+    monkeypatch.setattr(listing, "FEW", 5)
+    monkeypatch.setattr(kept_counts, "WORTH", 5)
+    monkeypatch.setattr(kept_counts, "WALKED", walked)
+    monkeypatch.setattr(kept_counts, "STEP", step)
+    monkeypatch.setattr(kept_counts, "KEEPING_SEC", 30)
+
+
+@pytest.mark.parametrize("step", [1_000_000, 40])
+async def test_what_many_calls_share_beside_other_filters_is_counted_exactly(
+    seeded: Seeded, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    forget_counts(monkeypatch, step=step)
+    await seeded.world.pool.execute("TRUNCATE kept_counts, kept_count_marks")
+    chance, queries = random.Random(step), 0
+    while queries < 120:
+        query, matches = a_query(seeded, chance)
+        shares = [name for name in query if name.startswith("metadata[") or name == "to_e164"]
+        if len(shares) != 1 or not {"status", "agent_id"} & query.keys():
+            continue
+        queries += 1
+        expected = [str(call["id"]) for call in seeded.calls if all(match(call) for match in matches)]
+        found, pagination = await seeded.page(**query, limit=50)
+        assert found == expected[:50], query
+        assert (pagination["total"], pagination["total_is_exact"]) == (len(expected), True), query
+    kept = await seeded.world.pool.fetch("SELECT DISTINCT kind FROM kept_counts ORDER BY kind")
+    assert [row["kind"] for row in kept] == ["metadata", "to_e164"]
+
+
+async def test_many_who_ask_at_once_count_each_call_once(seeded: Seeded, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_counts(monkeypatch, step=100)
+    await seeded.world.pool.execute("TRUNCATE kept_counts, kept_count_marks")
+    query = {"metadata[lead_source]": "referral", "status": "completed"}
+    matching = [c for c in seeded.calls if c["metadata"]["lead_source"] == "referral" and c["status"] == "completed"]
+    pages = await asyncio.gather(*(seeded.page(**query) for _ in range(30)))
+    assert {(page["total"], page["total_is_exact"]) for _, page in pages} == {(len(matching), True)}
+    kept = "SELECT sum(calls) FROM kept_counts WHERE grain = $1 AND status = 'completed'"
+    assert await seeded.world.pool.fetchval(kept, "hour") == await seeded.world.pool.fetchval(kept, "day") > 0
+
+
+async def test_a_call_that_is_not_over_is_counted_anew_until_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_counts(monkeypatch, step=1000)
+    org = await world.org()
+    calls = [await world.placed(org, metadata={"campaign": "diwali"}) for _ in range(20)]
+    await world.feed_all([failed(org, call_id) for call_id in calls[:8]])
+    for number, call_id in enumerate(calls):
+        for table, column in (("calls", "id"), ("call_labels", "call_id")):
+            moved = f"UPDATE {table} SET created_at = created_at - make_interval(hours => $2) WHERE {column} = $1"
+            await world.pool.execute(moved, call_id, 40 - number)
+
+    async def by_status() -> tuple[int, int, int]:
+        return await total("busy"), await total("queued"), await total("completed")
+
+    async def total(status: str) -> int:
+        path = f"/api/v1/calls?metadata[campaign]=diwali&status={status}"
+        pagination = (await world.ask("GET", path, headers=org.auth)).body["pagination"]
+        assert pagination["total_is_exact"]
+        return int(pagination["total"])
+
+    async def kept() -> int:
+        return int(await world.pool.fetchval("SELECT coalesce(sum(calls), 0) FROM kept_counts WHERE grain = 'hour'"))
+
+    assert (await by_status(), await kept()) == ((8, 12, 0), 8)
+    await world.feed_all([failed(org, call_id) for call_id in calls[9:]])
+    assert (await by_status(), await kept()) == ((19, 1, 0), 8), (
+        "the ninth is not over, and holds up what came after it"
+    )
+    await world.feed_all(life(org, calls[8], artifacts=()))
+    assert (await by_status(), await kept()) == ((19, 0, 1), 20)
+    other = await world.org()
+    path = "/api/v1/calls?metadata[campaign]=diwali&status=busy"
+    assert (await world.ask("GET", path, headers=other.auth)).body["pagination"]["total"] == 0
+
+
 async def test_where_many_calls_share_a_key_and_other_filters_are_asked_too_the_total_is_a_least_number_and_says_so(
     seeded: Seeded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What is not kept yet is counted up to a bound."""
+    forget_counts(monkeypatch, step=1000, walked=50)
     monkeypatch.setattr(listing, "FEW", 100)
+    monkeypatch.setattr(kept_counts, "WORTH", 1_000_000)
+    await seeded.world.pool.execute("TRUNCATE kept_counts, kept_count_marks")
     query = {"metadata[lead_source]": "google_ads"}
     expected = [str(call["id"]) for call in seeded.calls if call["metadata"]["lead_source"] == "google_ads"]
     assert (await seeded.page(**query))[1]["total"] == len(expected)

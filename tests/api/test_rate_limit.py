@@ -207,6 +207,18 @@ async def test_who_guesses_keys_is_slowed_down_and_who_has_one_is_not(world: Wor
     assert (await world.admin("GET", "/orgs"))[0]["id"] == str(org.id)
 
 
+async def test_who_reads_the_documents_without_a_key_is_limited_by_address_too(world: World) -> None:
+    org = await world.org()
+    answers = []
+    for n in range(64):
+        async with world.http.get(world.url + ("/docs", "/api/v1/openapi.json")[n % 2]) as answer:
+            answers.append((answer.status, answer.headers.get("Retry-After")))
+    assert Counter(status for status, _ in answers) == {200: 60, 429: 4}
+    assert int(answers[-1][1] or 0) >= 1
+    assert (await get(world, org)).status == 200
+    assert (await world.ask("GET", "/api/v1/calls")).status == 401, "that is counted apart"
+
+
 def test_an_address_is_heard_again_as_time_passes() -> None:
     at = 1000.0
     knocks = Knocks(per_minute=60, clock=lambda: at)

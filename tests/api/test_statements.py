@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from cualify_api.agents import queries as agents
-from cualify_api.calls import kept_sums, listing, queries as calls, terms, totals
+from cualify_api.calls import kept_counts, kept_sums, listing, queries as calls, terms, totals
 from cualify_api.contacts import queries as contacts
 from cualify_api.feed import queries as feed
 from cualify_api.keys import queries as keys
@@ -24,6 +24,7 @@ MODULES = (
         listing,
         totals,
         kept_sums,
+        kept_counts,
         terms,
         contacts,
         feed,
@@ -63,7 +64,7 @@ STARTING_WITH = ("LIST", "TOTAL", "COUNT_LABELS", "GET", "LOCK", "CHANGE", "REMO
         *OF_CUSTOMERS,
         *(
             statement
-            for module in (listing, totals, kept_sums, contacts)
+            for module in (listing, totals, kept_sums, kept_counts, contacts)
             for name, statement in statements(module)
             if name.rpartition(".")[2].startswith(STARTING_WITH)
         ),

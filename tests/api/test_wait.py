@@ -6,6 +6,7 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from multidict import CIMultiDict
 
 from cualify_api.calls import acceptance
 from cualify_api.calls.acceptance import wished_sec
@@ -137,3 +138,11 @@ async def test_others_are_served_while_some_wait(world: World) -> None:
     for row in await world.pool.fetch("SELECT id FROM calls"):
         await feed(world, *life(org, row["id"])[:2])
     assert {answer.status for answer in await asyncio.wait_for(asyncio.gather(*waiting), 3)} == {201}
+
+
+async def test_wishes_may_come_in_several_headers(world: World) -> None:
+    org = await world.org()
+    headers = CIMultiDict([*org.auth.items(), ("Prefer", "wait=1"), ("Prefer", "return=minimal")])
+    body = {"agent_id": org.agent_id, "to_e164": "+919812345678"}
+    answer = await world.ask("POST", "/api/v1/calls", json=body, headers=headers)
+    assert (answer.status, answer.headers["Preference-Applied"]) == (201, "wait=1")

@@ -97,12 +97,11 @@ class Api(FastAPI):
 
 def make_app(settings: ApiSettings, pool: Pool, inside: Workings) -> FastAPI:
     """The app, without the routes that every service has."""
-    knocks, admin_token = Knocks(per_minute=settings.unauthenticated_per_minute), settings.admin_token
+    knocks, readers = (Knocks(per_minute=settings.unauthenticated_per_minute) for _ in range(2))
+    admin_token = settings.admin_token.get_secret_value()
 
     def door(app: ASGIApp) -> Door:
-        return Door(
-            app, keys=inside.keys, limit=inside.limit, knocks=knocks, admin_token=admin_token.get_secret_value()
-        )
+        return Door(app, keys=inside.keys, limit=inside.limit, knocks=knocks, readers=readers, admin_token=admin_token)
 
     app = Api(
         openapi_url=None,

@@ -102,6 +102,7 @@ TOTAL_TO_NUMBER = _totalling(kind="to_e164", rows=_TO_NUMBER)
 class Shared:
     """What many calls may have in common."""
 
+    kind: str
     keeping: str
     total: str
     key: str
@@ -111,12 +112,12 @@ class Shared:
 def a_label(metadata: Mapping[str, str]) -> Shared:
     """A key of metadata and its value as text."""
     [(key, value)] = metadata.items()
-    return Shared(KEEP_LABELLED, TOTAL_LABELLED, key, value)
+    return Shared("metadata", KEEP_LABELLED, TOTAL_LABELLED, key, value)
 
 
 def a_number(e164: str) -> Shared:
     """The callee's number."""
-    return Shared(KEEP_TO_NUMBER, TOTAL_TO_NUMBER, "to_e164", e164)
+    return Shared("to_e164", KEEP_TO_NUMBER, TOTAL_TO_NUMBER, "to_e164", e164)
 
 
 async def keep(connection: Connection, org_id: UUID, shared: Shared, *, at: datetime) -> None:

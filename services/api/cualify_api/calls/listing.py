@@ -11,11 +11,11 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-from cualify_api.calls import kept_sums, totals
+from cualify_api.calls import kept_counts, kept_sums, totals
 from cualify_api.calls.call import STATUSES, Call
 from cualify_api.calls.kept_sums import Shared
 from cualify_api.calls.queries import COLUMNS, call_of
-from cualify_api.calls.totals import Span
+from cualify_api.calls.totals import PLAN_AFRESH, Span
 from cualify_api.web.paging import TOP, Cursor
 from cualify_shared.clock import now
 from cualify_shared.database import Connection, Pool
@@ -53,10 +53,6 @@ class Listed:
     total: int
     total_is_exact: bool = True
 
-
-# Planned afresh each time, with the values in view: a plan made for any values would not use the indexes' order.
-# What is NULL then falls away.
-PLAN_AFRESH: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
 
 _MATCHES: Final = """
   AND ($2::text[] IS NULL OR status = ANY($2))
@@ -147,6 +143,18 @@ FROM (
 """
 
 
+# The second parameter has no use here; it is the label's key above.
+COUNT_NUMBERS = """
+SELECT count(*)
+FROM (
+    SELECT
+    FROM calls
+    WHERE org_id = $1 AND $2::text IS NOT NULL AND to_e164 = $3 AND created_at >= $4 AND created_at < $5
+    LIMIT $6
+) AS few
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class _Page:
     start: Cursor
@@ -169,6 +177,8 @@ async def listed(pool: Pool, org_id: UUID, wanted: Wanted, *, start: Cursor, lim
     async with pool.acquire() as connection:
         if shared is not None and not wanted.span.is_empty:
             await kept_sums.keep(connection, org_id, shared, at=now())
+        elif (beside := _shared_beside(wanted)) is not None and await _many_share(connection, org_id, beside, wanted):
+            await kept_counts.keep(connection, org_id, beside, at=now())
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute(PLAN_AFRESH)
             if shared is not None:
@@ -183,6 +193,21 @@ def _shared_alone(wanted: Wanted) -> Shared | None:
     if wanted.to_e164 is not None and wanted == Wanted(to_e164=wanted.to_e164, span=wanted.span):
         return kept_sums.a_number(wanted.to_e164)
     return None
+
+
+def _shared_beside(wanted: Wanted) -> Shared | None:
+    """The one key of metadata, or the number, that is asked for together with statuses or an agent."""
+    if wanted.external_id is not None or wanted.span.is_empty:
+        return None
+    if wanted.to_e164 is not None:
+        return None if wanted.metadata else kept_sums.a_number(wanted.to_e164)
+    return kept_sums.a_label(wanted.metadata) if len(wanted.metadata) == 1 else None
+
+
+async def _many_share(connection: Connection, org_id: UUID, shared: Shared, wanted: Wanted) -> bool:
+    counting = COUNT_LABELS if shared.kind == "metadata" else COUNT_NUMBERS
+    named = (org_id, shared.key, shared.value, wanted.span.start, wanted.span.end)
+    return bool(await connection.fetchval(counting, *named, FEW + 1) > FEW)
 
 
 async def _sharing(connection: Connection, org_id: UUID, wanted: Wanted, shared: Shared, page: _Page) -> Listed:
@@ -201,7 +226,10 @@ async def _listed(connection: Connection, org_id: UUID, wanted: Wanted, page: _P
         return await _among_few(connection, org_id, wanted, walk, page)
     if wanted.to_e164 is not None:
         walk = _Walk(LIST_TO_NUMBER, COUNT_TO_NUMBER, (wanted.to_e164,))
-        return await _among_few(connection, org_id, wanted, walk, page)
+        found, shared = await _among_few(connection, org_id, wanted, walk, page), _shared_beside(wanted)
+        if found.total_is_exact or shared is None:
+            return found
+        return await _kept(connection, org_id, wanted, shared, found.calls)
     total = await totals.total(connection, org_id, statuses=wanted.walked, agent_id=wanted.agent_id, span=wanted.span)
     if total and wanted.metadata:
         return await _labelled(connection, org_id, wanted, page, without_labels=total)
@@ -222,9 +250,19 @@ async def _labelled(
     if shared > FEW and without_labels <= FEW:
         return await _among_few(connection, org_id, wanted, _Walk(LIST_BY_STATUS, COUNT_BY_STATUS), page)
     calls = await _rows(connection, LIST_LABELLED, org_id, wanted, page, key, value, 2**62)
+    if shared > FEW and (beside := _shared_beside(wanted)) is not None:
+        return await _kept(connection, org_id, wanted, beside, calls)
     counting = _Page(TOP, FEW + 1, 0)
     total = await _number(connection, COUNT_LABELLED, org_id, wanted, counting, key, value, FEW)
     return Listed(calls, total, total_is_exact=shared <= FEW)
+
+
+async def _kept(connection: Connection, org_id: UUID, wanted: Wanted, shared: Shared, calls: list[Call]) -> Listed:
+    """The page with its total, of what was counted before and what has come since."""
+    kept = await kept_counts.total(
+        connection, org_id, shared, statuses=wanted.walked, agent_id=wanted.agent_id, span=wanted.span
+    )
+    return Listed(calls, kept.calls, kept.is_exact)
 
 
 async def _among_few(connection: Connection, org_id: UUID, wanted: Wanted, walk: _Walk, page: _Page) -> Listed:

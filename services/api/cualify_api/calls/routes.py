@@ -53,7 +53,7 @@ def place_call(placing: Placing, limit: RateLimit, waiting: Waiting) -> Handler:
         assert answered.decision is not None
         response = _answer(answered.decision, id_of_request=request.request_id)
         if b"prefer" in headers and isinstance(answered.decision, Accepted):
-            await _hold(response, headers[b"prefer"].decode("latin-1"), request.call_id, waiting)
+            await _hold(response, _preferred(scope), request.call_id, waiting)
         await response(scope, receive, send)
 
     return place
@@ -85,6 +85,11 @@ def _answer(decision: Decision, *, id_of_request: str) -> Response:
             raise decision
         case _:
             assert_never(decision)
+
+
+def _preferred(scope: Scope) -> str:
+    """All wishes, of as many headers as they were written in."""
+    return ",".join(value.decode("latin-1") for name, value in scope["headers"] if name == b"prefer")
 
 
 async def _hold(response: Response, prefer: str, call_id: UUID, waiting: Waiting) -> None:

@@ -12,7 +12,7 @@ _DOCUMENT: Final = operation(
     "Account",
     "This document",
     success(200, "OpenAPI 3.1.", {"type": "object"}, {"openapi": "3.1.0"}),
-    refusals=("internal_error",),
+    refusals=("too_many_requests", "internal_error"),
 )
 
 PATHS: Final[Paths] = {

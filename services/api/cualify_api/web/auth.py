@@ -39,7 +39,7 @@ REMEMBERED: Final = 10_000
 NOTE_USE_EVERY_SEC: Final = 30.0
 CUSTOMERS: Final = "/api/v1"
 OPERATORS: Final = "/admin/v1"
-PUBLIC: Final = frozenset({"/api/v1/openapi.json"})
+PUBLIC: Final = frozenset({"/api/v1/openapi.json", "/docs"})
 TURNED_AWAY: Final = Counter("cualify_unauthorized_total", "Requests without a valid key or token.", ["answer"])
 
 Handler: TypeAlias = Callable[[Scope, Receive, Send, "Caller"], Awaitable[None]]
@@ -163,14 +163,18 @@ class Keys:
 class Door:
     """ASGI middleware inside the envelope: nobody gets past it to a route that is not theirs."""
 
-    def __init__(self, app: ASGIApp, *, keys: Keys, limit: RateLimit, knocks: Knocks, admin_token: str) -> None:
-        self._app, self._keys, self._limit, self._knocks = app, keys, limit, knocks
+    def __init__(
+        self, app: ASGIApp, *, keys: Keys, limit: RateLimit, knocks: Knocks, readers: Knocks, admin_token: str
+    ) -> None:
+        self._app, self._keys, self._limit, self._knocks, self._readers = app, keys, limit, knocks, readers
         self._admin_token = admin_token
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"]
-            if _is_under(CUSTOMERS, path) and path not in PUBLIC:
+            if path in PUBLIC:
+                self._reader(scope)
+            elif _is_under(CUSTOMERS, path):
                 await self._customer(scope, path)
             elif _is_under(OPERATORS, path):
                 self._operator(scope)
@@ -201,8 +205,13 @@ class Door:
             self._slow_down(scope)
             raise self._turned_away(scope, "this route takes the operators' bearer token")
 
-    def _slow_down(self, scope: Scope) -> None:
-        wait_sec = self._knocks.wait_sec(_address(scope))
+    def _reader(self, scope: Scope) -> None:
+        """Whoever reads the documents needs no key; so often, each address may."""
+        self._slow_down(scope, self._readers)
+        self._readers.failed(_address(scope))
+
+    def _slow_down(self, scope: Scope, knocks: Knocks | None = None) -> None:
+        wait_sec = (knocks or self._knocks).wait_sec(_address(scope))
         if wait_sec is not None:
             TURNED_AWAY.labels("too_many_requests").inc()
             raise Problem(

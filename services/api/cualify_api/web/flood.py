@@ -27,7 +27,7 @@ class Knocks:
         return math.ceil(over) if over > 1e-9 else None
 
     def failed(self, address: str) -> None:
-        """Counts a request that no key came with."""
+        """Counts a request that came without a key."""
         group, now = _group(address), self._clock()
         full_again_at = max(self._full_again_at.pop(group, 0.0), now) + self._every_sec
         if len(self._full_again_at) >= REMEMBERED:
