@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,12 +12,22 @@ import pytest
 
 from cualify_dialer import dial, turns
 from cualify_dialer.model import CallState
-from cualify_dialer.providers import Accepted, NotSent, Refused, Throttled, Unknown
+from cualify_dialer.providers import (
+    Accepted,
+    NotSent,
+    Phase,
+    Readiness,
+    Ready,
+    Refused,
+    Throttled,
+    Unknown,
+    Unreadable,
+)
 from cualify_shared.clock import now as utc_now
 from cualify_shared.database import Pool
 from cualify_shared.events.call import CallFailed, Fallback
 from cualify_shared.ids import new_id
-from tests.dialer.support import Dialer, ScriptedProvider, a_request, a_wish
+from tests.dialer.support import Dialer, ScriptedProvider, a_request, a_snapshot, a_wish
 
 MakeDialer = Callable[..., Dialer]
 
@@ -118,6 +129,48 @@ async def test_a_parked_call_that_is_canceled_strands_nobody(dialer: Dialer, pro
     await dialer.pool.execute("UPDATE attempts SET state = 'ended', result = 'x', ended_at = now()")
     await dialer.dial()
     assert [order.ref for order in provider.placed] == [third.provider_call_id]
+
+
+async def test_nobody_waits_behind_a_stranger_who_may_not_be_dialed_to_the_same_number(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    """The first behind a number may have no line of its org left, or be at a provider that is left alone."""
+    busy, small = a_request(), new_id()
+    taken = a_request(org_id=small, to_e164="+919990000101", max_concurrent_calls=1)
+    await dialer.consume(busy, taken)
+    await dialer.dial()
+    first, second = a_request(org_id=small, max_concurrent_calls=1), a_request()
+    await dialer.consume(first, second)
+    await dialer.dial()
+    assert await dialer.pool.fetchval("SELECT count(*) FROM dial_jobs WHERE parked") == 2
+    end_of_busy = replace(a_snapshot(Phase.BUSY), execution_id=f"ex-{busy.provider_call_id}")
+    provider.executions = {
+        end_of_busy.execution_id: end_of_busy,
+        f"ex-{taken.provider_call_id}": a_snapshot(Phase.IN_PROGRESS, execution_id=f"ex-{taken.provider_call_id}"),
+    }
+    await dialer.make_due()
+    await dialer.recover()
+    asked = await dialer.dial()
+    assert [one.call_id for one in asked] == [second.call_id]
+
+
+async def test_nobody_waits_behind_a_call_whose_agent_can_not_be_read_back(
+    dialer: Dialer, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def readiness(_: ScriptedProvider, agent_id: str) -> Readiness:
+        return Unreadable("503") if agent_id == "gone" else Ready()
+
+    monkeypatch.setattr(ScriptedProvider, "readiness", readiness)
+    org_id, busy = new_id(), a_request()
+    await dialer.consume(busy)
+    provider.answers = [Refused("400")]
+    (asked,) = await dialer.dialing.claim(10)
+    first, second = a_request(org_id=org_id, provider_agent_id="gone"), a_request(org_id=org_id)
+    await dialer.consume(first, second)
+    await dialer.dial()
+    await dialer.finish(asked)
+    await dialer.dial()
+    assert [one.call_id for one in await dialer.dial()] == [second.call_id]
 
 
 async def test_an_org_has_no_more_calls_open_than_its_plan_allows(

@@ -44,6 +44,7 @@ from cualify_dialer.providers import (
 from cualify_shared.events import EventData, type_of
 from cualify_shared.events.call import (
     CallCompleted,
+    CallDisclosurePlayed,
     CallFailed,
     CallInProgress,
     CallProviderAccepted,
@@ -260,6 +261,21 @@ def test_an_attempt_is_parked_only_after_the_settling_time_and_three_complete_em
     assert (late.call, late.told, late.alarms) == (call, (), (Alarm.LATE_NEWS,))
 
 
+@pytest.mark.parametrize("phase", [Phase.IN_PROGRESS, Phase.DISCONNECTED])
+def test_a_call_that_is_talked_on_is_not_parked_because_the_provider_forgot_it(phase: Phase) -> None:
+    """Its number would be free, and the phone rung while it is talked on."""
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), now=T0)
+    terms = call.request.terms.model_copy(update={"max_duration_sec": 3600})
+    call = replace(call, request=call.request.model_copy(update={"terms": terms}))
+    call, _ = after(call, Heard(1, shown(Phase.IN_PROGRESS, 40)), Heard(1, shown(phase, 1000)), now=T0)
+    for sec in (1200, 1230, 1260, 1290, 3654):
+        call = seen_at(call, sec, Missing()).call
+        assert (call.state, call.holds_its_number) == (CallState.OPEN, True)
+    found = seen_at(call, 1300, replace(TALKED, updated_at=T0 + timedelta(seconds=1295))).call
+    assert found.status == "completed"
+    assert seen_at(call, 3655, Missing()).call.ended_reason == "outcome_unknown"
+
+
 def test_a_second_execution_is_an_alarm_and_the_first_is_kept() -> None:
     call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")))
     step = fold(call, Heard(1, a_snapshot(Phase.BUSY, execution_id="ex-2")), now=T0, pace=PACE)
@@ -300,6 +316,28 @@ def test_a_time_that_can_not_be_true_is_replaced_by_ours() -> None:
     assert told[-1].started_at == now
 
 
+@pytest.mark.parametrize("wrong_by_hours", [5.5, -5.5])
+def test_a_provider_whose_dialing_time_can_not_be_true_leaves_the_talking_time_whole(wrong_by_hours: float) -> None:
+    wrong = replace(TALKED, initiated_at=T0 + timedelta(hours=wrong_by_hours), created_at=None)
+    _, told = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), looked(wrong))
+    end = told[-1]
+    assert isinstance(end, CallCompleted)
+    assert end.started_at is not None
+    assert (end.ended_at - end.started_at) == timedelta(seconds=141.2)
+
+
+def test_a_fact_at_a_time_that_can_not_be_true_is_told_with_ours() -> None:
+    now = T0 + timedelta(seconds=30)
+    facts = tuple(
+        ToolFact(tool_id=f"tool_{n}", type="disclosure-played", at=at)
+        for n, at in enumerate([datetime.min.replace(tzinfo=UTC), T0 + timedelta(days=365), T0 + timedelta(seconds=9)])
+    )
+    seen = replace(a_snapshot(Phase.IN_PROGRESS, ref=REF), facts=facts)
+    _, told = after(a_call(), BEGUN, Heard(1, seen), now=now)
+    at = [event.at for event in told if isinstance(event, CallDisclosurePlayed)]
+    assert at == [T0 + timedelta(seconds=9), now, now]
+
+
 LATE = T0 + timedelta(seconds=361)
 """A second after the time limit of a call whose callee has not been seen to answer."""
 
@@ -338,6 +376,31 @@ def test_a_call_that_can_not_be_hung_up_any_more_ends_as_it_ends_and_is_not_aske
     call, told = after(call, looked(TALKED))
     assert isinstance(told[-1], CallCompleted)
     assert (told[-1].ended_reason, told[-1].ended_by) == ("completed", "agent")
+
+
+def test_a_canceled_call_whose_line_has_dropped_is_not_asked_about_more_often_than_any_other() -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), now=T0)
+    call, _ = after(call, Heard(1, shown(Phase.DISCONNECTED, 20)), now=T0 + timedelta(seconds=21))
+    call = fold(call, CancelWanted(T0 + timedelta(seconds=22)), now=T0 + timedelta(seconds=22), pace=PACE).call
+    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=30), "there is no line to hang up"
+    call = seen_at(call, 30, shown(Phase.DISCONNECTED, 20)).call
+    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=60)
+
+
+def test_a_hang_up_that_the_provider_does_not_answer_is_tried_again_ever_more_rarely() -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), CancelWanted(T0), now=T0)
+    looks: list[float] = []
+    while (sec := (call.attempts[0].look_up_at - T0).total_seconds()) < 200:
+        looks.append(sec)
+        call = fold(
+            call,
+            LookedUp(1, Found(shown(Phase.IN_PROGRESS, 5)), call.attempts[0].look_up_at, Unclear("503")),
+            now=call.attempts[0].look_up_at,
+            pace=PACE,
+        ).call
+    assert looks[:3] == [0, 1, 2]
+    assert 10 < len(looks) < 20
+    assert looks[-1] - looks[-2] == PACE.look_up_every_sec
 
 
 def test_a_call_is_looked_at_when_its_time_is_over_and_ended_by_the_platform() -> None:

@@ -138,4 +138,4 @@ def _frees_its_number(before: Call, after: Call) -> bool:
     """Whether whoever waits behind this call's number may have to be looked at again."""
     if before.holds_its_number:
         return not after.holds_its_number
-    return before.waits and after.state is CallState.ENDED
+    return before.waits and (after.state is CallState.ENDED or after.next_at > before.next_at)

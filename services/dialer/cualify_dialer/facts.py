@@ -98,9 +98,9 @@ def in_progress(call: Call, attempt: Attempt, *, started_at: datetime) -> CallIn
     )
 
 
-def told(call: Call, facts: Iterable[ToolFact], *, now: datetime) -> list[EventData]:
+def told(call: Call, attempt: Attempt, facts: Iterable[ToolFact], *, now: datetime) -> list[EventData]:
     """The timeline facts, in the order of their times. What the catalogue has no event for is passed over."""
-    timed = sorted(((fact.at or now, fact) for fact in facts), key=lambda pair: pair[0])
+    timed = sorted(((plausible(fact.at, attempt, now=now), fact) for fact in facts), key=lambda pair: pair[0])
     events = [_told(call, fact, at) for at, fact in timed]
     return [event for event in events if event is not None]
 
@@ -182,15 +182,19 @@ def started_at(snapshot: Snapshot, attempt: Attempt, *, ended: datetime, now: da
     """When the callee answered: as it was seen, else counted back from the end. None where nobody talked."""
     if attempt.started_at is not None or snapshot.talked_sec == 0:
         return attempt.started_at
-    dialed_at = plausible(snapshot.initiated_at or snapshot.created_at or attempt.asked_at, attempt, now=now)
+    times = (snapshot.initiated_at, snapshot.created_at)
+    dialed_at = next((at for at in times if at and is_plausible(at, attempt, now=now)), attempt.asked_at)
     return min(ended, max(dialed_at, ended - timedelta(seconds=float(snapshot.talked_sec))))
 
 
 def plausible(at: datetime | None, attempt: Attempt, *, now: datetime) -> datetime:
     """The provider's time where it can be true, else ours."""
-    if at is None or not attempt.asked_at - CLOCKS_DIFFER_BY <= at <= now + CLOCKS_DIFFER_BY:
-        return now
-    return at
+    return at if at is not None and is_plausible(at, attempt, now=now) else now
+
+
+def is_plausible(at: datetime, attempt: Attempt, *, now: datetime) -> bool:
+    """Whether something of the attempt can have been then, by a clock that differs a little from ours."""
+    return attempt.asked_at - CLOCKS_DIFFER_BY <= at <= now + CLOCKS_DIFFER_BY
 
 
 def _names(call: Call, snapshot: Snapshot | None) -> tuple[str, ...]:

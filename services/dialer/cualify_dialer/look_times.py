@@ -31,11 +31,16 @@ def latest_end(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
 
 
 def next_look(call: Call, attempt: Attempt, *, now: datetime, pace: Pace) -> datetime:
-    """After the usual time, but at the next of its two limits at the latest; at once where we have yet to hang up."""
-    if call.cancel_requested_at is not None and attempt.execution_id is not None and attempt.hang_up is None:
-        return now + timedelta(seconds=min(pace.look_up_soon_sec, pace.look_up_every_sec))
+    """After the usual time, but at the next of its two limits at the latest; soon where we have yet to hang up."""
     usual = now + timedelta(seconds=pace.look_up_every_sec)
+    if call.cancel_requested_at is not None and is_to_be_hung_up(attempt):
+        return min(usual, now + max(timedelta(seconds=pace.look_up_soon_sec), (now - call.cancel_requested_at) / 2))
     if attempt.hang_up is HangUpState.DONE:
         return min(usual, now + HANG_UP_SEEN_WITHIN)
     limits = (hang_up_at(call, attempt, pace=pace), last_look(call, attempt, pace=pace))
     return min([usual, *(limit for limit in limits if limit > now)])
+
+
+def is_to_be_hung_up(attempt: Attempt) -> bool:
+    """Whether its line may be live, and the provider has not yet said whether it can end it."""
+    return attempt.execution_id is not None and attempt.hang_up is None and attempt.disconnected_at is None

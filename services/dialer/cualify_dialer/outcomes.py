@@ -17,6 +17,7 @@ moves forward, ends a call once, and after its end changes nothing. Its rules:
   allows (and an alarm), what was never answered `outcome_unknown`. Its attempt stays open, and so its line and number
   taken, until the provider shows its end. After the call's end only its artifacts are told.
 - What can't be read back, or is not known at the provider, does not end at that time. It is looked for until parked.
+  One that was seen to be talked on is not parked before its limit, whatever the provider has forgotten of it.
 - That the provider has an attempt is told as soon as its execution's id is known, whoever told us of it.
 - A call that was talked on has its `call.in_progress` and its facts before its end, also where no callback ever came.
 """
@@ -170,7 +171,7 @@ def _cancel_wanted(call: Call, at: datetime, *, now: datetime) -> Step:
     if call.waits:
         return _ended(call, ends.canceled(now))
     attempt = call.attempts[-1]
-    if attempt.execution_id is not None and attempt.hang_up is None:
+    if look_times.is_to_be_hung_up(attempt):
         attempt = replace(attempt, look_up_at=min(now, attempt.look_up_at))
     return Step(_with(call, attempt))
 
@@ -325,7 +326,8 @@ def _missing(call: Call, attempt: Attempt, *, is_newest: bool, now: datetime, pa
     """The provider has nothing of it. That proves little at once, and still not everything after the settling time."""
     attempt = replace(attempt, empty_looks=attempt.empty_looks + is_newest)
     settled = now - attempt.asked_at >= timedelta(seconds=pace.settle_unknown_sec)
-    if not settled or attempt.empty_looks < pace.empty_looks_enough:
+    may_talk = attempt.started_at is not None and now < look_times.last_look(call, attempt, pace=pace)
+    if not settled or may_talk or attempt.empty_looks < pace.empty_looks_enough:
         return Step(_with(call, attempt))
     return _parked(call, attempt, Step(call), now=now)
 
@@ -418,7 +420,7 @@ def _with_facts(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: dateti
     new = {fact.tool_id: fact for fact in snapshot.facts if fact.tool_id not in attempt.told}
     if not new:
         return attempt, []
-    return replace(attempt, told=attempt.told.union(new)), facts.told(call, new.values(), now=now)
+    return replace(attempt, told=attempt.told.union(new)), facts.told(call, attempt, new.values(), now=now)
 
 
 def _ended(call: Call, end: End) -> Step:

@@ -18,6 +18,8 @@ from cualify_shared.database import Connection
 DIALING_LOCK = 0x6469616C
 """Advisory lock of the claim."""
 
+QUEUES_BEHIND_A_NUMBER = 100
+
 LOCK_DIALING = """
 SELECT pg_advisory_xact_lock($1::bigint)
 """
@@ -89,11 +91,27 @@ first AS (
     SELECT job.call_id
     FROM (SELECT DISTINCT to_e164 FROM freed) AS number
     CROSS JOIN LATERAL (
+        WITH RECURSIVE behind AS (
+            (SELECT org_id, provider, call_id
+             FROM dial_jobs
+             WHERE state = 'queued' AND parked AND to_e164 = number.to_e164
+             ORDER BY org_id, provider, next_at, call_id
+             LIMIT 1)
+            UNION ALL
+            SELECT another.org_id, another.provider, another.call_id
+            FROM behind
+            CROSS JOIN LATERAL (
+                SELECT org_id, provider, call_id
+                FROM dial_jobs
+                WHERE state = 'queued' AND parked AND to_e164 = number.to_e164
+                  AND (org_id, provider) > (behind.org_id, behind.provider)
+                ORDER BY org_id, provider, next_at, call_id
+                LIMIT 1
+            ) AS another
+        )
         SELECT call_id
-        FROM dial_jobs
-        WHERE state = 'queued' AND parked AND to_e164 = number.to_e164
-        ORDER BY next_at, call_id
-        LIMIT 1
+        FROM behind
+        LIMIT $2::integer
     ) AS job
     WHERE NOT EXISTS (SELECT FROM attempts WHERE attempts.to_e164 = number.to_e164 AND state <> 'ended')
 ),
@@ -126,8 +144,11 @@ WHERE dial_jobs.call_id = waiting.call_id
 
 
 async def unpark(connection: Connection, *, limit: int) -> None:
-    """The first behind each number that was freed takes part in the claim again."""
-    await connection.execute(UNPARK, limit)
+    """The first of each org and provider behind a number that was freed takes part in the claim again.
+
+    Not only the first of all: that one may have to wait for its org's or its provider's next line.
+    """
+    await connection.execute(UNPARK, limit, QUEUES_BEHIND_A_NUMBER)
 
 
 async def park(connection: Connection, numbers: Sequence[str], *, limit: int) -> None:

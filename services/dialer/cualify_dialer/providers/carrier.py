@@ -1,6 +1,7 @@
 """What Exotel, Plivo and Twilio have in common: an account over HTTP, nothing to read back first, lists by number."""
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Annotated, Any
@@ -16,6 +17,9 @@ LONGEST_SEC = 14_400
 PAGES_LIMIT = 20
 CLOCKS_DIFFER_BY = timedelta(seconds=60)
 ACCEPTED_WITHIN = timedelta(minutes=15)
+
+NATIONAL_DIGITS = 10
+NO_DIGITS = re.compile(r"\D+")
 
 CallbackUrl = Annotated[str, Field(pattern=r"^https?://", max_length=2048)]
 SnapshotIn = Callable[[Any], Snapshot | None]
@@ -71,6 +75,14 @@ class Carrier:
                 return Unclear("the list goes on somewhere else")
             url, asked = there, None
         return Unclear(f"the list has more than {PAGES_LIMIT} pages")
+
+
+def may_be_ours(row: Any, *, caller: str, direction_in: Sequence[str], caller_in: Sequence[str]) -> bool:
+    """Whether a listed call was not surely made by the callee, or from another of the account's numbers."""
+    direction = (text_in(row, *direction_in) or "outbound").lower()
+    digits, ours = NO_DIGITS.sub("", text_in(row, *caller_in) or ""), NO_DIGITS.sub("", caller)
+    is_number = len(digits) >= NATIONAL_DIGITS <= len(ours)
+    return direction.startswith("outbound") and (not is_number or digits[-NATIONAL_DIGITS:] == ours[-NATIONAL_DIGITS:])
 
 
 def first_of(found: Iterable[Snapshot], *, now: datetime) -> LookUp:

@@ -34,6 +34,7 @@ from cualify_dialer.providers.carrier import (
     CallbackUrl,
     Carrier,
     first_of,
+    may_be_ours,
 )
 from cualify_dialer.providers.http import FORM, Http
 from cualify_dialer.providers.says import fields_in, id_in, instant_in, seconds_in, text_in
@@ -146,8 +147,21 @@ class Exotel(Carrier):
         )
         if isinstance(rows, Unclear):
             return rows
-        found = {one.execution_id: one for row in rows if (one := self._snapshot(row, sid="Sid"))}
+        found = {
+            one.execution_id: one
+            for row in rows
+            if self._may_be_ours(row, order) and (one := self._snapshot(row, sid="Sid"))
+        }
         return first_of((one for key, one in found.items() if key not in order.not_ours), now=now)
+
+    def _may_be_ours(self, row: Any, order: Order) -> bool:
+        """The callee is `From` in the calls that they make to us, too: those are inbound."""
+        return may_be_ours(
+            row,
+            caller=order.from_e164 or self._caller_id,
+            direction_in=("Direction",),
+            caller_in=("PhoneNumberSid", "PhoneNumber"),
+        )
 
     def _window(self, order: Order, *, now: datetime) -> dict[str, str]:
         latest = max(order.asked_at, min(now, order.asked_at + ACCEPTED_WITHIN))

@@ -42,6 +42,7 @@ from cualify_dialer.providers.carrier import (
     CallbackUrl,
     Carrier,
     first_of,
+    may_be_ours,
 )
 from cualify_dialer.providers.http import JSON, Http
 from cualify_dialer.providers.says import fields_in, id_in, instant_in, seconds_in, text_in
@@ -188,7 +189,11 @@ class Plivo(Carrier):
             if not isinstance(rows, list):
                 return Unclear(f"the list answered {status}" if status else str(body))
             found += [
-                one for row in rows if (one := _snapshot(row, "call_uuid")) and (one.created_at or since) >= since
+                one
+                for row in rows
+                if self._may_be_ours(row, order)
+                and (one := _snapshot(row, "call_uuid"))
+                and (one.created_at or since) >= since
             ]
             if len(rows) < PAGE_SIZE:
                 return found
@@ -207,9 +212,16 @@ class Plivo(Carrier):
                 if status not in (200, 404):
                     return Unclear(f"a {state} call answered {status}" if status else str(body))
                 snapshot = _snapshot(body, "call_uuid") if status == 200 else None
-                if snapshot and (text_in(body, "to") or "").removeprefix("+") == order.to_e164.removeprefix("+"):
+                is_callee = (text_in(body, "to") or "").removeprefix("+") == order.to_e164.removeprefix("+")
+                if snapshot and is_callee and self._may_be_ours(body, order):
                     found.append(snapshot)
         return found
+
+    def _may_be_ours(self, row: Any, order: Order) -> bool:
+        caller = order.from_e164 or self._caller_id
+        return may_be_ours(
+            row, caller=caller, direction_in=("call_direction", "direction"), caller_in=("from", "from_number")
+        )
 
 
 def is_signed(signatures: str, *, nonce: str, url: str, fields: Mapping[str, Any], auth_token: str) -> bool:

@@ -36,6 +36,7 @@ from cualify_dialer.providers.carrier import (
     CallbackUrl,
     Carrier,
     first_of,
+    may_be_ours,
 )
 from cualify_dialer.providers.http import FORM, Http
 from cualify_dialer.providers.says import fields_in, id_in, instant_in, seconds_in, text_in
@@ -150,7 +151,9 @@ class Twilio(Carrier):
             )
             if isinstance(rows, Unclear):
                 return rows
-            found.update((one.execution_id, one) for row in rows if (one := _resource(row)))
+            found.update(
+                (one.execution_id, one) for row in rows if self._may_be_ours(row, order) and (one := _resource(row))
+            )
         latest = order.asked_at + ACCEPTED_WITHIN
         ours = [
             one
@@ -159,6 +162,10 @@ class Twilio(Carrier):
             and order.asked_at - CLOCKS_DIFFER_BY <= (one.created_at or order.asked_at) <= latest
         ]
         return first_of(ours, now=now)
+
+    def _may_be_ours(self, row: Any, order: Order) -> bool:
+        caller = order.from_e164 or self._caller_id
+        return may_be_ours(row, caller=caller, direction_in=("direction",), caller_in=("from",))
 
 
 def is_signed(signature: str, *, url: str, fields: Mapping[str, Any], auth_token: str) -> bool:
