@@ -211,3 +211,13 @@ async def test_a_replica_that_decides_at_the_same_time_finds_the_lock(world: Wor
         answers = await asyncio.gather(*(side.place(org) for _ in range(50) for side in (world, twin)))
     assert Counter(answer.status for answer in answers) == {201: 10, 402: 90}
     assert await world.wallet(org) == (30_000, 30_000)
+
+
+async def test_a_plan_that_allows_more_at_once_than_a_request_can_say_is_called_on_all_the_same(world: World) -> None:
+    org = await world.org()
+    await world.feed("wallet.events", plan(org, at_once=1_000_000))
+    call_id = await world.placed(org)
+    payload = await world.pool.fetchval("SELECT payload FROM outbox WHERE key = $1", str(call_id))
+    said = decode(payload).data
+    assert isinstance(said, CallRequested)
+    assert said.max_concurrent_calls == 10_000

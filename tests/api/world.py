@@ -240,7 +240,14 @@ def credited(org: Org, amount_paise: int, *, transfer: str | None = None) -> Eve
     return event(org, data, sequence=org.events)
 
 
-def plan(org: Org, *, rate_paise_per_sec: int = 10, per_minute: int = 1_000_000, sequence: int | None = None) -> Event:
+def plan(
+    org: Org,
+    *,
+    rate_paise_per_sec: int = 10,
+    per_minute: int = 1_000_000,
+    at_once: int = 10,
+    sequence: int | None = None,
+) -> Event:
     org.events += 1
     data = PlanActivated(
         org_id=org.id,
@@ -248,7 +255,7 @@ def plan(org: Org, *, rate_paise_per_sec: int = 10, per_minute: int = 1_000_000,
         rate_paise_per_sec=rate_paise_per_sec,
         pulse_sec=1,
         rate_limit_per_minute=per_minute,
-        max_concurrent_calls=10,
+        max_concurrent_calls=at_once,
         active_from=AT,
     )
     return event(org, data, sequence=sequence or org.events)

@@ -146,6 +146,73 @@ async def test_a_refund_gets_a_voucher_and_takes_its_advance_from_later_invoices
     assert used == [(first["number"], 5000), (second["number"], 1000)]
 
 
+@pytest.mark.parametrize(
+    "taken",
+    [
+        {"kind": "chargeback", "payment_id": "p1"},
+        {"kind": "chargeback"},
+        {"kind": "correction", "payment_id": "p1"},
+    ],
+)
+async def test_an_advance_that_was_charged_back_is_on_no_invoice(
+    ask: Caller, pool: Pool, taken: dict[str, str]
+) -> None:
+    """Else what a gift paid for would be invoiced, and taxed, as paid by money that is gone."""
+    org = uuid4()
+    await top_up(pool, org, 5000, payment_id="p1")
+    await vouchers(pool)
+    taking = {"refund_id": "cb", "amount_paise": 5000, **taken}
+    assert (await ask("POST", f"/internal/orgs/{org}/refunds", taking))[0] == 201
+    await top_up(pool, org, 5000, kind="promotion")
+    await consume(pool, [ended(org, duration_sec=300)])
+    await vouchers(pool)
+    await invoices(pool)
+    [voucher] = await documents(pool, "refund_voucher")
+    assert voucher["totals"] == (await documents(pool, "receipt_voucher"))[0]["totals"]
+    assert await documents(pool, "tax_invoice") == []
+
+
+async def test_a_correction_of_no_payment_needs_no_voucher(ask: Caller, pool: Pool) -> None:
+    org = uuid4()
+    await top_up(pool, org, 5000)
+    await top_up(pool, org, 500, kind="promotion")
+    taking = {"refund_id": "c", "kind": "correction", "amount_paise": 500}
+    assert (await ask("POST", f"/internal/orgs/{org}/refunds", taking))[0] == 201
+    await vouchers(pool)
+    assert await documents(pool, "refund_voucher") == []
+
+
+async def test_no_tax_is_given_back_twice_where_a_credit_note_is_refunded(ask: Caller, pool: Pool) -> None:
+    org = uuid4()
+    await top_up(pool, org, 5000, payment_id="p1")
+    await consume(pool, [ended(org, duration_sec=300)])
+    await vouchers(pool)
+    await invoices(pool)
+    [invoice] = await documents(pool, "tax_invoice")
+    note = {"credit_note_id": "c1", "invoice_number": invoice["number"], "amount_paise": 3000, "reason": "echo"}
+    assert (await ask("POST", f"/internal/orgs/{org}/credit-notes", note))[0] == 201
+    for refund_id, paise in (("r1", 1500), ("r2", 3500)):
+        refund = {"refund_id": refund_id, "payment_id": "p1", "amount_paise": paise}
+        assert (await ask("POST", f"/internal/orgs/{org}/refunds", refund))[0] == 201
+        await vouchers(pool)
+    [first, second] = await documents(pool, "refund_voucher")
+    assert (first["totals"]["total_paise"], first["totals"]["tax_paise"]) == (1500, 228)
+    assert (second["totals"]["total_paise"], second["totals"]["tax_paise"]) == (3500, 76)
+    assert [(line["amount_paise"], line["rate_percent"], line["cgst_paise"]) for line in second["lines"]] == [
+        (500, 18, 38),
+        (3000, 0, 0),
+    ]
+    assert await pool.fetchval(LEFT_OVER) == 0, "no later invoice adjusts anything of it"
+    assert paper.pdf(second).startswith(b"%PDF-")
+
+
+LEFT_OVER = """
+SELECT
+    (SELECT sum(total_paise) FROM documents WHERE kind IN ('receipt_voucher', 'credit_note'))
+    - (SELECT sum(amount_paise) FROM document_uses)
+"""
+
+
 async def test_a_credit_note_returns_money_once_and_never_more_than_was_invoiced(ask: Caller, pool: Pool) -> None:
     org = uuid4()
     await top_up(pool, org, 5000)

@@ -208,6 +208,25 @@ async def test_a_plan_that_has_ended_already_is_refused(ask_in_vain: Caller) -> 
     assert (status, answer["error"]["param"]) == (400, "active_until")
 
 
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"max_concurrent_calls": 10_001}, "max_concurrent_calls"),
+        ({"active_until": "9999-12-31T23:59:59-14:00"}, "active_until"),
+        ({"renews_monthly": 1}, "renews_monthly"),
+        ({"rate_paise_per_sec": 1.5}, "rate_paise_per_sec"),
+        ({"rate_paise_per_sec": True}, "rate_paise_per_sec"),
+        ({"pulse_sec": 0}, "pulse_sec"),
+        ({"min_billable_sec": -1}, "min_billable_sec"),
+    ],
+)
+async def test_a_plan_that_no_call_can_be_placed_on_is_refused(
+    ask_in_vain: Caller, change: dict[str, Any], param: str
+) -> None:
+    status, answer = await ask_in_vain("PUT", f"/internal/orgs/{uuid4()}/plan", {**PLAN, **change})
+    assert (status, answer["error"]["param"]) == (400, param)
+
+
 async def test_a_database_that_is_away_is_said_so(dsn: str, pool: Pool) -> None:
     ask = Caller(billing_app(pool=pool, committed=lambda: None, internal_token=TOKEN))
     await pool.execute("ALTER TABLE accounts RENAME TO hidden")

@@ -12,11 +12,12 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from cualify_billing.razorpay import Razorpay
+from cualify_billing.reconcile import open_questions
 from cualify_billing.routes import billing_app
 from cualify_local.razorpay import LocalRazorpay
 from cualify_shared.database import Pool
 from cualify_shared.events.wallet import WalletCredited
-from tests.billing.conftest import TOKEN, Caller, assert_sound, balance, said
+from tests.billing.conftest import TOKEN, Caller, assert_sound, balance, said, top_up
 
 
 @dataclass(slots=True)
@@ -144,6 +145,40 @@ async def test_a_second_payment_of_one_order_is_alarmed(shop: Shop) -> None:
     assert await balance(shop.pool, org) == 118_000
 
 
+async def test_an_alarm_is_a_difference_until_the_payment_is_credited(shop: Shop) -> None:
+    """By hand, or by the gateway's second webhook, which names the receipt where the first could not."""
+    shop.gateway.orders["order_x"] = {"id": "order_x", "amount": 500, "currency": "INR", "receipt": "someone else's"}
+    by_hand = shop.gateway.pay("order_x")
+    await shop.tell(shop.gateway.payment_captured(by_hand))
+    shop.gateway.lose_next_answer = True
+    assert (await shop.order(uuid4()))[0] == 502
+    [order_id, order] = list(shop.gateway.orders.items())[-1]
+    late = shop.gateway.pay(order_id)
+    del shop.gateway.orders[order_id]
+    assert (await shop.tell(shop.gateway.payment_captured(late)))[1]["data"]["outcome"] == "unknown_order"
+    assert await uncredited(shop.pool) == {f"{by_hand['id']}: unknown_order", f"{late['id']}: unknown_order"}
+    shop.gateway.orders[order_id] = order
+    assert (await shop.tell(shop.gateway.order_paid(late)))[1]["data"]["outcome"] == "credited"
+    await top_up(shop.pool, uuid4(), 500, payment_id=by_hand["id"])
+    assert await uncredited(shop.pool) == set()
+
+
+async def test_a_payment_that_was_credited_to_another_org_by_hand_stays_a_difference(shop: Shop) -> None:
+    _, answer = await shop.order(uuid4())
+    payment = shop.gateway.pay(answer["data"]["order_id"])
+    await top_up(shop.pool, uuid4(), 118_000, payment_id=payment["id"])
+    for told in (shop.gateway.order_paid(payment), shop.gateway.payment_captured(payment)):
+        assert (await shop.tell(told))[1]["data"]["outcome"] == "contradicted"
+    assert await uncredited(shop.pool) == {f"{payment['id']}: contradicted"}
+    assert await shop.pool.fetchval("SELECT sum(balance_paise) FROM accounts WHERE kind = 'wallet'") == 118_000
+    await assert_sound(shop.pool)
+
+
+async def uncredited(pool: Pool) -> set[str]:
+    async with pool.acquire() as connection:
+        return {one.subject for one in await open_questions(connection)}
+
+
 async def test_what_is_not_signed_over_the_raw_body_moves_nothing(shop: Shop) -> None:
     _, answer = await shop.order(uuid4())
     body = shop.gateway.payment_captured(shop.gateway.pay(answer["data"]["order_id"]))
@@ -157,6 +192,29 @@ async def test_what_is_not_signed_over_the_raw_body_moves_nothing(shop: Shop) ->
 )
 async def test_a_signed_body_that_is_no_event_is_refused(shop: Shop, body: bytes) -> None:
     assert (await shop.tell(body))[0] == 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"amount": 2**63},
+        {"amount": -118_000},
+        {"amount": "118000"},
+        {"amount": 118_000.0},
+        {"amount": True},
+        {"currency": "\x00"},
+        {"currency": "inr"},
+        {"id": "pay\n1"},
+        {"order_id": "../orders"},
+    ],
+)
+async def test_a_signed_payment_whose_figures_are_none_moves_nothing(shop: Shop, change: dict[str, Any]) -> None:
+    _, answer = await shop.order(uuid4())
+    payment = shop.gateway.pay(answer["data"]["order_id"])
+    body = shop.gateway.payment_captured({**payment, **change})
+    assert (await shop.tell(body))[0] == 400
+    assert await shop.pool.fetchval("SELECT count(*) FROM transfers") == 0
+    assert (await shop.tell(shop.gateway.payment_captured(payment)))[1]["data"]["outcome"] == "credited"
 
 
 async def test_events_of_other_kinds_and_uncaptured_payments_are_ignored(shop: Shop) -> None:

@@ -13,7 +13,7 @@ from cualify_billing.turn import turn_plans
 from cualify_shared import database as shared
 from cualify_shared.database import Pool, migrate
 from tests.api.world import Org, debited, running
-from tests.billing.conftest import TOKEN, Caller, balance, consume, ended
+from tests.billing.conftest import TOKEN, Caller, balance, consume, ended, top_up
 from tests.billing.test_documents import SELLER
 from tests.support.databases import Databases
 
@@ -109,6 +109,26 @@ async def test_a_ledger_of_an_older_billing_goes_on_as_if_nothing_had_happened(
     assert [row["kind"] for row in kinds] == ["receipt_voucher", "refund_voucher"], "the old payment has its voucher"
     async with pool.acquire() as one:
         assert await differences(one) == []
+
+
+async def test_a_chargeback_of_an_older_billing_gets_its_voucher_once(databases: Databases, pool_for: MakePool) -> None:
+    dsn = await migrated_until(databases, "cualify_billing", "0009_unchecked_rules.sql")
+    pool, org = await pool_for(dsn), uuid4()
+    await top_up(pool, org, PAID, payment_id="pay_1")
+    ask = Caller(billing_app(pool=pool, committed=lambda: None, internal_token=TOKEN))
+    for refund_id, kind, payment_id in (
+        ("r", "refund", "pay_1"),
+        ("cb", "chargeback", None),
+        ("c", "correction", None),
+    ):
+        taken = {"refund_id": refund_id, "kind": kind, "payment_id": payment_id, "amount_paise": 1000}
+        assert (await ask("POST", f"/internal/orgs/{org}/refunds", taken))[0] == 201
+    await pool.execute("DELETE FROM documents_due WHERE transfer = 'refund:cb'")
+    assert await migrate(dsn, package="cualify_billing") == 1
+    while await issue_vouchers(pool, SELLER):
+        pass
+    rows = await pool.fetch("SELECT subject FROM documents ORDER BY issued_at, number")
+    assert [row["subject"] for row in rows] == ["topup:pay_1", "refund:r", "refund:cb"]
 
 
 OLD_ORG = """

@@ -12,7 +12,7 @@ from aiohttp import web
 from cualify_billing import holds
 from cualify_billing.holds import Api, ApiAway
 from cualify_billing.reconcile import latest, reconcile
-from tests.api.world import NOBODY
+from tests.api.world import NOBODY, life
 from tests.money.conftest import Treasury
 
 AT_ONCE = timedelta(0)
@@ -62,6 +62,32 @@ async def test_a_credit_that_never_came_is_found_at_rest(treasury: Treasury) -> 
     assert await found(treasury) == {"at rest the api and the wallet are equal": (10_500, 10_000)}
     await treasury.carry()
     assert await found(treasury) == {}
+
+
+LATER = "UPDATE calls SET terminal_at = terminal_at - interval '5 minutes 1 second'"
+LONG_AGO = "UPDATE calls SET latest_at = latest_at - interval '6 hours 20 minutes 1 second'"
+
+
+async def test_an_end_that_billing_never_heard_of_is_found(treasury: Treasury) -> None:
+    """Skipped on Kafka, or parked on either side: its hold would stay for ever, and no figure contradicts another."""
+    org = await treasury.org(paid_paise=10_000)
+    call_id = await treasury.world.placed(org)
+    await treasury.world.feed_all([one for one in life(org, call_id) if one.type.topic.name == "call.events"])
+    assert await found(treasury) == {}, "the debit may be on its way"
+    await treasury.world.pool.execute(LATER)
+    assert await found(treasury) == {"every call that ended is settled": (0, 1)}
+    await treasury.end(org, call_id)
+    await treasury.carry()
+    assert await found(treasury) == {}
+
+
+async def test_a_call_that_never_ends_is_found(treasury: Treasury) -> None:
+    org = await treasury.org(paid_paise=10_000)
+    await treasury.world.placed(org)
+    await treasury.world.pool.execute("UPDATE calls SET latest_at = latest_at - interval '6 hours'")
+    assert await found(treasury) == {}, "it may be live, or be asked for"
+    await treasury.world.pool.execute(LONG_AGO)
+    assert await found(treasury) == {"every call ends": (0, 1)}
 
 
 async def test_a_disputed_refund_is_found(treasury: Treasury) -> None:

@@ -5,7 +5,7 @@ lock and then the series': a process that dies leaves no number out, and nothing
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime
 from typing import Any, Literal, TypeAlias
 from uuid import UUID
@@ -37,6 +37,8 @@ class Line:
     description: str
     amount_paise: int
     discount_paise: int = 0
+    is_taxed: bool = True
+    """Else its tax was taken back before."""
 
     @property
     def net_paise(self) -> int:
@@ -113,12 +115,17 @@ async def _receipt(due: Any) -> Draft:
 
 
 async def _refund(connection: Connection, due: Any) -> Draft:
-    """Returns the payment's own advance first; where that was used up, the oldest of the rest. Gifts carry no tax."""
+    """Returns the payment's own advance first; where that was used up, the oldest of the rest, and then what credit
+    notes gave: the tax of that is back already. Gifts carry no tax."""
     sources = await _sources(connection, due["org_id"], to_entry=due["entry_id"])
     own = await connection.fetchval(BY_SUBJECT, f"topup:{due['payment_id']}")
-    uses = _used(sorted(sources, key=lambda source: source.number != own), due["amount_paise"])
-    taxed_paise = sum(paise for _, paise in uses)
-    lines = [Line("Refund of an advance for voice calling services", taxed_paise)] if taxed_paise else []
+    in_turn = sorted(sources, key=lambda source: (source.kind == "credit_note", source.number != own))
+    uses = _used(in_turn, due["amount_paise"])
+    taxed_paise = sum(paise for source, paise in uses if source.kind == "receipt_voucher")
+    rest_paise = sum(paise for _, paise in uses) - taxed_paise
+    taxed = Line("Refund of an advance for voice calling services", taxed_paise)
+    rest = Line("Refund of what credit notes gave back, their tax included", rest_paise, is_taxed=False)
+    lines = [line for line in (taxed, rest) if line.amount_paise]
     return Draft("refund_voucher", due["transfer"], due["org_id"], lines, uses, due["entry_id"], (due["transfer"],))
 
 
@@ -334,7 +341,7 @@ async def _issue(connection: Connection, seller: Seller, draft: Draft, at: datet
     serial: int = await connection.fetchval(TAKE_NUMBER, draft.kind, year)
     number = f"{SERIES[draft.kind][0]}/{year}/{serial:06d}"
     faults.point("billing.number_taken")
-    lines = [(line, seller.tax_in(line.net_paise, buyer)) for line in draft.lines]
+    lines = [(line, _tax_of(line, seller, buyer)) for line in draft.lines]
     total = sum((tax for _, tax in lines), gst.NOTHING)
     body = _body(number, day, seller, buyer, draft, lines, total)
     taxes = (total.taxable_paise, total.cgst_paise, total.sgst_paise, total.igst_paise, total.total_paise)
@@ -343,6 +350,10 @@ async def _issue(connection: Connection, seller: Seller, draft: Draft, at: datet
     )
     await connection.execute(USE, [s.number for s, _ in draft.uses], number, [paise for _, paise in draft.uses])
     return number
+
+
+def _tax_of(line: Line, seller: Seller, buyer: TaxProfile | None) -> Tax:
+    return seller.tax_in(line.net_paise, buyer) if line.is_taxed else replace(gst.NOTHING, taxable_paise=line.net_paise)
 
 
 def _body(
@@ -393,7 +404,7 @@ def _shown_line(line: Line, tax: Tax, seller: Seller) -> dict[str, Any]:
         "sac": seller.sac,
         "amount_paise": line.amount_paise,
         "discount_paise": line.discount_paise,
-        "rate_percent": seller.rate_percent,
+        "rate_percent": seller.rate_percent if line.is_taxed else 0,
         **asdict(tax),
         "total_paise": tax.total_paise,
     }

@@ -40,6 +40,8 @@ class Credit(BaseModel):
     set_aside_paise: int
     disputed: int
     version: str
+    unsettled_calls: int = 0
+    unended_calls: int = 0
 
 
 class Page(BaseModel):
@@ -132,6 +134,10 @@ def _of(credit: Credit, wallets: Mapping[UUID, tuple[int, bool]], *, is_still: b
     if credit.held_paise != credit.open_holds_paise:
         rule = "what the api holds is what its open calls may cost"
         found.append(Difference(rule, subject, credit.open_holds_paise, credit.held_paise))
+    if credit.unsettled_calls:
+        found.append(Difference("every call that ended is settled", subject, 0, credit.unsettled_calls))
+    if credit.unended_calls:
+        found.append(Difference("every call ends", subject, 0, credit.unended_calls))
     if credit.disputed:
         found.append(Difference("a refund means the same to the api and to us", subject, 0, credit.disputed))
     if is_still and free_paise > balance_paise:

@@ -147,7 +147,8 @@ async def reduce(connection: Connection, wanted: Reduction) -> Posted:
     posted = (await posting.post(connection, [transfer], counter_account=counter))[wanted.name]
     faults.point("billing.posted")
     await outbox.put(connection, [_refunded_event(wanted, posted), *_low_balance_events(wanted.org_id, posted)])
-    if wanted.kind == "refund":
+    if wanted.kind != "correction" or wanted.payment_id is not None:
+        # An advance that went back, whoever sent it: an invoice must not adjust it any more.
         await connection.execute(OWE_DOCUMENT, wanted.name)
     return posted
 

@@ -19,6 +19,10 @@ LARGEST_ANSWER_BYTES = 256 * 1024
 _Id = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[A-Za-z0-9_]+$")]
 
 
+_Paise = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
+_Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
+
+
 class GatewayFailed(Exception):
     """The gateway is away, or answered what we do not understand. Asking again under the same receipt is safe."""
 
@@ -35,8 +39,8 @@ class Order(_Entity):
     """An order as the gateway shows it."""
 
     id: _Id
-    amount: Annotated[int, Field(ge=0)]
-    currency: str
+    amount: _Paise
+    currency: _Currency
     receipt: str | None = None
 
 
@@ -44,8 +48,8 @@ class Payment(_Entity):
     """A payment as a webhook shows it."""
 
     id: _Id
-    amount: Annotated[int, Field(ge=0)]
-    currency: str
+    amount: _Paise
+    currency: _Currency
     status: str
     order_id: _Id | None = None
 

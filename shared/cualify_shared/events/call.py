@@ -18,6 +18,9 @@ CalleeToken = Annotated[
 EndedBy = Annotated[str, one_of("callee", "agent", "platform", "provider", "customer")]
 AttemptNumber = Annotated[int, Field(ge=1, le=100, description="1 for the first time the provider was asked.")]
 
+MOST_CONCURRENT_CALLS = 10_000
+"""That a plan can allow, as far as a request for a call can say it."""
+
 ARTIFACT_TRANSCRIPT = "transcript"
 ARTIFACT_RECORDING = "recording"
 
@@ -58,7 +61,7 @@ class CallRequested(EventData):
     earliest_at: Instant | None = None
     latest_at: Instant
     """Not dialed by then, the call ends `failed`, `expired`: a phone never rings late."""
-    max_concurrent_calls: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    max_concurrent_calls: Annotated[int, Field(ge=1, le=MOST_CONCURRENT_CALLS)] | None = None
     """What the org's plan allows at once; absent, the dialer's own default."""
     retry: Retry | None = None
     fallback_providers: Annotated[tuple[Fallback, ...], Field(max_length=3)] | None = None

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from cualify_api.calls.decide import Agent, Credit, Plan
 from cualify_shared.database import Connection
-from cualify_shared.events.call import Fallback
+from cualify_shared.events.call import MOST_CONCURRENT_CALLS, Fallback
 
 FRESH_SEC: Final = 10.0
 REMEMBERED: Final = 10_000
@@ -65,7 +65,7 @@ async def locked_terms(connection: Connection, org_ids: Sequence[UUID]) -> OrgTe
                 row["pulse_sec"],
                 row["active_until"],
                 row["expired_at"],
-                row["max_concurrent_calls"],
+                min(row["max_concurrent_calls"], MOST_CONCURRENT_CALLS),
                 row["min_billable_sec"],
             )
             for row in rows

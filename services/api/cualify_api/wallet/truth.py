@@ -23,7 +23,12 @@ WITH page AS MATERIALIZED (
     ORDER BY org_id
     LIMIT $2
 ), open_calls AS (
-    SELECT org_id, sum(hold_paise)::bigint AS paise
+    SELECT org_id, sum(hold_paise)::bigint AS paise,
+           count(*) FILTER (WHERE terminal_at < now() - interval '5 minutes') AS unsettled,
+           count(*) FILTER (
+               WHERE terminal_at IS NULL
+               AND latest_at + make_interval(secs => max_duration_sec) < now() - interval '6 hours'
+           ) AS unended
     FROM calls
     WHERE org_id IN (SELECT org_id FROM page) AND debited_paise IS NULL
     GROUP BY org_id
@@ -37,6 +42,8 @@ WITH page AS MATERIALIZED (
 )
 SELECT org_id, granted AS granted_paise, held AS held_paise, frozen, version,
        coalesce(open_calls.paise, 0) AS open_holds_paise,
+       coalesce(open_calls.unsettled, 0) AS unsettled_calls,
+       coalesce(open_calls.unended, 0) AS unended_calls,
        coalesce(leaving.paise, 0) AS set_aside_paise,
        coalesce(leaving.disputed, 0) AS disputed
 FROM page
@@ -44,7 +51,11 @@ LEFT JOIN open_calls USING (org_id)
 LEFT JOIN leaving USING (org_id)
 ORDER BY org_id
 """
-"""One statement, one moment: `held` and the open calls are of the same. `version` changes whenever the row does."""
+"""One statement, one moment: `held` and the open calls are of the same. `version` changes whenever the row does.
+
+Unsettled: ended five minutes ago, and nobody has said what it costs. Unended: beyond all that a call can last, ringing
+again included, and six hours of looking.
+"""
 
 
 def truth_routes(pool: Pool, *, internal_token: str) -> APIRouter:

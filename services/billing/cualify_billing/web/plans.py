@@ -1,12 +1,13 @@
 """Plans over HTTP: put on now or at the month's turn, shown, and a scheduled change taken back."""
 
 from dataclasses import asdict
+from datetime import UTC
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 import structlog
 from fastapi import APIRouter
-from pydantic import AwareDatetime, Field, field_validator, model_validator
+from pydantic import AwareDatetime, Field, StrictBool, field_validator, model_validator
 from starlette.responses import Response
 
 from cualify_billing import plans
@@ -14,6 +15,7 @@ from cualify_billing.plans import Activation, Plan, Scheduled, Terms
 from cualify_billing.web.fields import Body, Name
 from cualify_shared.clock import now, rfc3339
 from cualify_shared.database import Pool
+from cualify_shared.events.call import MOST_CONCURRENT_CALLS
 from cualify_shared.internal_http import Refused
 from cualify_shared.operator_routes import json
 from cualify_shared.reads import AfterCommit
@@ -28,18 +30,23 @@ class PlanRequest(Body):
     rate_paise_per_sec: Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
     pulse_sec: Annotated[int, Field(strict=True, ge=1, le=3600)] = 1
     rate_limit_per_minute: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 120
-    max_concurrent_calls: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 10
+    max_concurrent_calls: Annotated[int, Field(strict=True, ge=1, le=MOST_CONCURRENT_CALLS)] = 10
     min_billable_sec: Annotated[int, Field(strict=True, ge=0, le=3600)] = 0
-    renews_monthly: bool = False
+    renews_monthly: StrictBool = False
     active_until: AwareDatetime | None = None
     starts: Literal["now", "next_month"] = "now"
 
     @field_validator("active_until")
     @classmethod
     def _lies_ahead(cls, until: AwareDatetime | None) -> AwareDatetime | None:
-        if until is not None and until <= now():
+        if until is None:
+            return None
+        if until <= now():
             raise ValueError("must lie in the future")
-        return until
+        try:
+            return until.astimezone(UTC)
+        except OverflowError:
+            raise ValueError("must lie before the year 10000, in UTC") from None
 
     @model_validator(mode="after")
     def _ends_in_one_way(self) -> Self:
