@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import CorruptRecordException
 from faststream import AckPolicy
 from faststream.security import BaseSecurity
 
@@ -23,12 +25,17 @@ from tests.shared.conftest import dialing
 from tests.shared.test_reads import remember
 
 
-async def publish(kafka: Kafka, topic: str, *records: tuple[bytes, Sequence[tuple[str, bytes | None]]]) -> None:
+async def publish(
+    kafka: Kafka,
+    topic: str,
+    *records: tuple[bytes, Sequence[tuple[str, bytes | None]]],
+    partition: int | None = None,
+) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, acks="all")
     await producer.start()
     try:
         for value, with_headers in records:
-            await producer.send_and_wait(topic, value, key=b"one key", headers=list(with_headers))
+            await producer.send_and_wait(topic, value, key=b"one key", headers=list(with_headers), partition=partition)
     finally:
         await producer.stop()
 
@@ -97,6 +104,33 @@ async def test_headers_that_are_no_text_lose_nothing(pool: Pool, kafka: Kafka) -
     async with reading(pool, kafka, prefix):
         await until_seen(pool, 1)
         assert await pool.fetchval("SELECT payload FROM dead_letters") == b"{"
+
+
+async def test_what_a_poll_took_before_it_failed_is_read_again(
+    pool: Pool, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if one partition could not be parsed, once records of another had been taken in the same poll."""
+    prefix, topic = await make_topic(kafka)
+    taken, failed, real = set[int](), list[int](), FetchResult.getall
+
+    def fails_once(self: FetchResult, max_records: int | None) -> list[object]:
+        partition: int = self._topic_partition.partition
+        if taken - {partition} and not failed:
+            failed.append(partition)
+            raise CorruptRecordException("as after a disk's fault")
+        taken.add(partition)
+        records: list[object] = real(self, max_records)
+        return records
+
+    monkeypatch.setattr(FetchResult, "getall", fails_once)
+    for partition in (0, 1):
+        await publish(kafka, topic, (encode(dialing(partition + 1)), []), partition=partition)
+    async with reading(pool, kafka, prefix):
+        await until_seen(pool, 2)
+        async with asyncio.timeout(20):
+            while await committed_offsets(kafka, prefix, topic) < 2:
+                await asyncio.sleep(0.05)
+    assert failed, "the poll has not failed: this test shows nothing"
 
 
 async def test_what_was_not_committed_is_read_again(pool: Pool, kafka: Kafka) -> None:
