@@ -21,7 +21,7 @@ from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 from faststream.security import BaseSecurity
 
-from cualify_shared import dead_letters, faults, metrics
+from cualify_shared import dead_letters, faults, kafka_records, metrics
 from cualify_shared.database import Connection, Pool, is_passing
 from cualify_shared.dead_letters import KafkaRecord
 from cualify_shared.events.catalogue import type_of, types_on
@@ -31,6 +31,7 @@ from cualify_shared.events.topics import Topic
 from cualify_shared.waiting import pauses, until_set, within
 
 log = structlog.get_logger(__name__)
+kafka_records.install()
 
 MAX_RECORDS = 500
 LONGEST_POLL_MS = 1_000
