@@ -15,12 +15,13 @@ from typing import Any, TypeAlias
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
 from faststream.kafka.annotations import KafkaMessage
 from faststream.security import BaseSecurity
 
-from cualify_shared import dead_letters, faults, metrics
+from cualify_shared import dead_letters, faults, kafka_records, metrics
 from cualify_shared.database import Connection, Pool, is_passing
 from cualify_shared.dead_letters import KafkaRecord
 from cualify_shared.events.catalogue import type_of, types_on
@@ -30,6 +31,7 @@ from cualify_shared.events.topics import Topic
 from cualify_shared.waiting import BACK_SOON_SEC, pauses, until_set, within
 
 log = structlog.get_logger(__name__)
+kafka_records.install()
 
 MAX_RECORDS = 500
 LONGEST_POLL_MS = 1_000
@@ -322,8 +324,29 @@ async def _parse_raw(records: tuple[ConsumerRecord[Any, Any], ...], original: Ca
 
 async def _fetch(consumer: AIOKafkaConsumer) -> tuple[ConsumerRecord[Any, Any], ...]:
     """The next batch as soon as there is one. FastStream's own way sleeps after an empty poll, blind meanwhile."""
-    batches = await consumer.getmany(timeout_ms=LONGEST_POLL_MS, max_records=MAX_RECORDS)
+    try:
+        batches = await consumer.getmany(timeout_ms=LONGEST_POLL_MS, max_records=MAX_RECORDS)
+    except ConsumerStoppedError:
+        raise
+    except Exception:
+        await _back_to_committed(consumer)
+        raise
     return tuple(record for records in batches.values() for record in records)
+
+
+async def _back_to_committed(consumer: AIOKafkaConsumer) -> None:
+    """A poll that failed on one partition has moved past what it took of others: the next ack would commit that too."""
+    for pause in pauses():
+        try:
+            for partition in consumer.assignment():
+                if offset := await consumer.committed(partition):
+                    consumer.seek(partition, offset)
+                else:
+                    await consumer.seek_to_beginning(partition)
+            return
+        except KafkaError as error:
+            log.warning("not_back_at_committed", retry_in_sec=pause, error=repr(error))
+        await asyncio.sleep(pause)
 
 
 async def _decode_nothing(_: Any) -> None:

@@ -1,13 +1,16 @@
 """The subscriptions themselves, on a broker: from the first record, acknowledged after the COMMIT."""
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import CorruptRecordException, KafkaConnectionError
+from aiokafka.record.util import calc_crc32c
 from faststream import AckPolicy
 from faststream.security import BaseSecurity
 
@@ -23,13 +26,21 @@ from cualify_shared.reads import Handler, Read, Reader, Reading, Subscription
 from tests.shared.conftest import dialing
 from tests.shared.test_reads import remember
 
+CRC_AT, CRC_OF = 17, 21
+"""Where a batch has its checksum, and where that begins which it is of."""
 
-async def publish(kafka: Kafka, topic: str, *records: tuple[bytes, Sequence[tuple[str, bytes | None]]]) -> None:
+
+async def publish(
+    kafka: Kafka,
+    topic: str,
+    *records: tuple[bytes, Sequence[tuple[str, bytes | None]]],
+    partition: int | None = None,
+) -> None:
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, acks="all")
     await producer.start()
     try:
         for value, with_headers in records:
-            await producer.send_and_wait(topic, value, key=b"one key", headers=list(with_headers))
+            await producer.send_and_wait(topic, value, key=b"one key", headers=list(with_headers), partition=partition)
     finally:
         await producer.stop()
 
@@ -98,6 +109,62 @@ async def test_headers_that_are_no_text_lose_nothing(pool: Pool, kafka: Kafka) -
     async with reading(pool, kafka, prefix):
         await until_seen(pool, 1)
         assert await pool.fetchval("SELECT payload FROM dead_letters") == b"{"
+
+
+async def test_a_header_whose_name_is_no_text_stops_nobody(pool: Pool, kafka: Kafka) -> None:
+    prefix, topic = await make_topic(kafka)
+    await publish_as_a_broken_writer(kafka, topic, [b"{", encode(dialing(1))], name=b"\xff\xfe name")
+    await publish(kafka, topic, (encode(dialing(2)), []))
+    async with reading(pool, kafka, prefix):
+        await until_seen(pool, 2)
+        letter = await pool.fetchrow("SELECT payload, headers FROM dead_letters")
+    assert letter is not None
+    assert (letter["payload"], letter["headers"][0][0]) == (b"{", "\\xff\\xfe name")
+    assert await pool.fetchval("SELECT count(*) FROM dead_letters") == 1
+
+
+async def publish_as_a_broken_writer(kafka: Kafka, topic: str, values: Sequence[bytes], *, name: bytes) -> None:
+    """Records with a header of that name, which no client of ours would write: put into the finished batch."""
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, acks="all")
+    await producer.start()
+    try:
+        batch = producer.create_batch()
+        for value in values:
+            batch.append(key=b"one key", value=value, timestamp=None, headers=[("?" * len(name), b"")])
+        written = bytearray(batch._build().replace(b"?" * len(name), name))
+        written[CRC_AT:CRC_OF] = struct.pack(">I", calc_crc32c(bytes(written[CRC_OF:])))
+        batch._buffer = bytes(written)
+        partition = sorted(await producer.partitions_for(topic))[0]
+        await (await producer.send_batch(batch, topic, partition=partition))
+    finally:
+        await producer.stop()
+
+
+async def test_what_a_poll_took_before_it_failed_is_read_again(
+    pool: Pool, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if one partition could not be parsed, once records of another had been taken in the same poll."""
+    prefix, topic = await make_topic(kafka)
+    taken, failed, real = set[int](), list[int](), FetchResult.getall
+
+    def fails_once(self: FetchResult, max_records: int | None) -> list[object]:
+        partition: int = self._topic_partition.partition
+        if taken - {partition} and not failed:
+            failed.append(partition)
+            raise CorruptRecordException("as after a disk's fault")
+        taken.add(partition)
+        records: list[object] = real(self, max_records)
+        return records
+
+    monkeypatch.setattr(FetchResult, "getall", fails_once)
+    for partition in (0, 1):
+        await publish(kafka, topic, (encode(dialing(partition + 1)), []), partition=partition)
+    async with reading(pool, kafka, prefix):
+        await until_seen(pool, 2)
+        async with asyncio.timeout(20):
+            while await committed_offsets(kafka, prefix, topic) < 2:
+                await asyncio.sleep(0.05)
+    assert failed, "the poll has not failed: this test shows nothing"
 
 
 async def test_what_was_not_committed_is_read_again(pool: Pool, kafka: Kafka) -> None:
