@@ -205,6 +205,19 @@ async def test_an_answer_that_comes_too_late_changes_no_other_request(resolver: 
         assert done == []
 
 
+async def test_without_a_thread_to_be_had_a_name_is_not_found_and_nothing_is_stuck(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with sending(resolver) as sender:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            assert await code_at(sender, GOOD) == "dns_nxdomain"
+        assert await code_at(sender, GOOD) == "connect_refused"
+
+
 async def test_a_url_whose_name_hangs_is_refused_in_time_and_others_are_not(
     resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

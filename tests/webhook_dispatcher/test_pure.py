@@ -79,7 +79,13 @@ def test_retry_after_is_honoured_in_full_and_burns_no_attempt() -> None:
 
 
 def test_retry_after_does_not_put_a_delivery_off_for_ever() -> None:
-    assert after(9, retry_after_sec=60, age=timedelta(days=5)) == GivenUp()
+    old = timedelta(days=5)
+    assert after(9, retry_after_sec=60, age=old) == GivenUp()
+    for burned, asked_sec, least in ((0, 3600, 3600), (3, 60, schedule.PAUSES_SEC[3])):
+        step = after(burned, retry_after_sec=asked_sec, age=old)
+        assert isinstance(step, Again)
+        assert step.burned, "it is waited for all the same, but counts"
+        assert step.in_sec >= least
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,10 @@ class Names:
             with suppress(RuntimeError):  # The loop has ended meanwhile.
                 loop.call_soon_threadsafe(self._ended, host, addresses, sure, began)
 
-        threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()
+        try:
+            threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()
+        except RuntimeError:  # The system has no more threads to give.
+            loop.call_soon(self._ended, host, (), False, began)
 
     def _looked_up(self, host: str) -> tuple[Addresses, bool]:
         """The addresses, and whether the resolver was sure of it. In the thread."""
