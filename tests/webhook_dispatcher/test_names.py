@@ -76,9 +76,11 @@ async def test_a_resolver_that_never_answers_is_a_timeout_of_the_name(resolver: 
         assert TIMEOUT_SEC <= monotonic() - began < TIMEOUT_SEC + 0.4
 
 
-async def test_a_name_that_is_not_there_says_so(resolver: Resolver) -> None:
+async def test_a_name_that_is_not_there_and_one_whose_servers_fail_say_so(resolver: Resolver) -> None:
     async with sending(resolver) as sender:
         assert await code_at(sender, "nowhere.example.test") == "dns_nxdomain"
+        resolver.error = socket.EAI_AGAIN
+        assert await code_at(sender, "nowhere.example.test") == "timeout_dns", "its servers were silent, or failed"
 
 
 async def test_names_that_hang_do_not_hold_up_another(resolver: Resolver) -> None:
@@ -205,7 +207,7 @@ async def test_an_answer_that_comes_too_late_changes_no_other_request(resolver: 
         assert done == []
 
 
-async def test_without_a_thread_to_be_had_a_name_is_not_found_and_nothing_is_stuck(
+async def test_without_a_thread_to_be_had_the_attempt_fails_and_nothing_is_stuck(
     resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(_: threading.Thread) -> None:
@@ -214,7 +216,7 @@ async def test_without_a_thread_to_be_had_a_name_is_not_found_and_nothing_is_stu
     async with sending(resolver) as sender:
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", start)
-            assert await code_at(sender, GOOD) == "dns_nxdomain"
+            assert await code_at(sender, GOOD) == "timeout_dns"
         assert await code_at(sender, GOOD) == "connect_refused"
 
 
