@@ -97,6 +97,27 @@ async def test_an_endpoint_registered_after_the_event_gets_nothing(dispatcher: D
     assert await dispatcher.pool.fetchval("SELECT count(*) FROM notifications") == 0
 
 
+async def test_what_an_endpoint_was_registered_for_when_it_happened_is_what_counts(
+    dispatcher: Dispatcher, receive: Receive
+) -> None:
+    receiver, org_id = await receive(answer_ok), new_id()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url, "call.dialing")
+    before = call_events(org_id, 2, age=timedelta(seconds=30))
+
+    async def change(*events: str) -> None:
+        made = await endpoints.change(
+            dispatcher.pool, org_id=org_id, endpoint_id=endpoint_id, url=None, events=list(events), active=None
+        )
+        assert made is not None
+
+    await change("call.completed")
+    await change("call.completed")
+    after = call_events(org_id, 2, age=-timedelta(seconds=1))
+    await dispatcher.arrive(*before, *after)
+    await dispatcher.until_state("delivered", before[0], after[1])
+    assert await dispatcher.pool.fetchval("SELECT count(*) FROM deliveries") == 2
+
+
 async def test_events_of_one_call_arrive_in_order_and_wait_for_a_failed_one(idle: Dispatcher, receive: Receive) -> None:
     receiver, org_id = await receive(answers(503, 200)), new_id()
     await idle.register(org_id, receiver.url)

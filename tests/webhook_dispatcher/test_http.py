@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -341,6 +342,24 @@ async def test_a_replay_can_be_paused_and_canceled(call: Client, dispatcher: Dis
     rows = await dispatcher.pool.fetch("SELECT state FROM deliveries")
     assert {row["state"] for row in rows} == {"delivered"}
     assert (await call("POST", f"{one}/cancel"))[0] == 404
+
+
+async def test_a_replay_of_what_is_old_waits_as_its_server_asks_and_burns_nothing(
+    call: Client, dispatcher: Dispatcher, receive: Receive
+) -> None:
+    receiver, org_id = await receive(answer_ok), new_id()
+    endpoint_id, _ = await dispatcher.register(org_id, receiver.url)
+    (event,) = call_events(org_id)
+    await dispatcher.arrive(event)
+    await dispatcher.until_state("delivered", event)
+    await dispatcher.pool.execute("UPDATE deliveries SET created_at = now() - interval '6 days'")
+    receiver.respond = answers(404, headers={"Retry-After": "3600"})
+    await call("POST", f"/internal/orgs/{org_id}/endpoints/{endpoint_id}/replays", json={})
+    await dispatcher.until("attempts = 2 FROM deliveries")
+    row = await dispatcher.row(event)
+    assert row is not None
+    assert (row["state"], row["burned"]) == ("pending", 0)
+    assert row["due_at"] - row["created_at"] > timedelta(minutes=59)
 
 
 class Held:

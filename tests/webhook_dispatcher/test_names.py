@@ -76,9 +76,11 @@ async def test_a_resolver_that_never_answers_is_a_timeout_of_the_name(resolver: 
         assert TIMEOUT_SEC <= monotonic() - began < TIMEOUT_SEC + 0.4
 
 
-async def test_a_name_that_is_not_there_says_so(resolver: Resolver) -> None:
+async def test_a_name_that_is_not_there_and_one_whose_servers_fail_say_so(resolver: Resolver) -> None:
     async with sending(resolver) as sender:
         assert await code_at(sender, "nowhere.example.test") == "dns_nxdomain"
+        resolver.error = socket.EAI_AGAIN
+        assert await code_at(sender, "nowhere.example.test") == "timeout_dns", "its servers were silent, or failed"
 
 
 async def test_names_that_hang_do_not_hold_up_another(resolver: Resolver) -> None:
@@ -203,6 +205,19 @@ async def test_an_answer_that_comes_too_late_changes_no_other_request(resolver: 
         assert sender._busy == {}
         assert sender._resolving == {}
         assert done == []
+
+
+async def test_without_a_thread_to_be_had_the_attempt_fails_and_nothing_is_stuck(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async with sending(resolver) as sender:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            assert await code_at(sender, GOOD) == "timeout_dns"
+        assert await code_at(sender, GOOD) == "connect_refused"
 
 
 async def test_a_url_whose_name_hangs_is_refused_in_time_and_others_are_not(

@@ -78,8 +78,28 @@ def test_retry_after_is_honoured_in_full_and_burns_no_attempt() -> None:
     assert 3600 <= step.in_sec <= 3960
 
 
+def test_a_server_that_keeps_asking_for_a_second_is_not_asked_every_second_for_days() -> None:
+    age, attempts = timedelta(), 0
+    while age < timedelta(hours=72):
+        step = after(0, retry_after_sec=1, age=age)
+        assert isinstance(step, Again)
+        assert not step.burned
+        assert 1 <= step.in_sec <= schedule.MOST_PATIENCE_SEC * (1 + schedule.MAX_JITTER)
+        age, attempts = age + timedelta(seconds=step.in_sec), attempts + 1
+    assert attempts < 1000
+    soon = after(0, retry_after_sec=1, age=timedelta(seconds=10))
+    assert isinstance(soon, Again)
+    assert soon.in_sec < 1.2, "at first it is taken at its word"
+
+
 def test_retry_after_does_not_put_a_delivery_off_for_ever() -> None:
-    assert after(9, retry_after_sec=60, age=timedelta(days=5)) == GivenUp()
+    old = timedelta(days=5)
+    assert after(9, retry_after_sec=60, age=old) == GivenUp()
+    for burned, asked_sec, least in ((0, 3600, 3600), (3, 60, schedule.PAUSES_SEC[3])):
+        step = after(burned, retry_after_sec=asked_sec, age=old)
+        assert isinstance(step, Again)
+        assert step.burned, "it is waited for all the same, but counts"
+        assert step.in_sec >= least
 
 
 @pytest.mark.parametrize(

@@ -202,13 +202,16 @@ async def test_an_answer_is_read_to_16_kib_and_counts(receive: Receive) -> None:
 
 
 async def test_nothing_listening_and_a_dropped_connection_have_their_codes() -> None:
+    def nobody(_: str) -> list[str]:
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
     async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(100)
         writer.close()
 
     server = await asyncio.start_server(drop, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    sender = Sender(timeout_sec=2, allowed=LOOPBACK)
+    sender = Sender(timeout_sec=2, allowed=LOOPBACK, names=Names(look_up=nobody))
     dropped = await sender.post(f"http://127.0.0.1:{port}/", headers=[], content=b"{}")
     server.close()
     await server.wait_closed()

@@ -152,6 +152,20 @@ async def test_answers_are_forgotten_with_the_bodies(dispatcher: Dispatcher, rec
     assert again == 0, "it was erased before"
 
 
+async def test_an_erasure_waits_for_the_endpoint_before_it_touches_a_delivery(idle: Dispatcher) -> None:
+    """As everybody who changes deliveries does: in another order two of them could wait for each other."""
+    org_id, pool = new_id(), idle.pool
+    await idle.register(org_id, "https://8.8.8.8/")
+    (event,) = call_events(org_id)
+    await idle.arrive(event, hand_over=False)
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM endpoints FOR NO KEY UPDATE")
+        erasing = asyncio.create_task(retention.expunge(pool, org_id=org_id, call_ids=[event.key], e164=None))
+        await idle.until("count(*) = 1 FROM pg_locks WHERE NOT granted")
+        await connection.execute("SELECT FROM deliveries FOR UPDATE NOWAIT")
+    assert await erasing == (1, 1)
+
+
 async def test_after_a_rotation_both_secrets_are_sealed_again_and_the_old_one_is_forgotten_in_time(pool: Pool) -> None:
     older, org_id = Secrets(key=bytes(32), key_id="0"), new_id()
     made = await endpoints.register(pool, older, org_id=org_id, url="https://8.8.8.8/", events=["*"])

@@ -61,7 +61,7 @@ def _verdict(result: Result, *, was_open: bool) -> Verdict:
         # A probe, or what was under way when the breaker opened: it waits with the others, and costs no attempt.
         return Verdict("pending", 0.0, burned=False, asked=False)
     if isinstance(following, Again):
-        return Verdict("pending", following.in_sec, burned=following.burned, asked=not following.burned)
+        return Verdict("pending", following.in_sec, burned=following.burned, asked=result.asked_sec is not None)
     return Verdict("failed", 0.0, burned=True, asked=False)
 
 

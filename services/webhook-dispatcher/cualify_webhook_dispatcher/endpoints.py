@@ -97,6 +97,9 @@ CHANGE = """
 UPDATE endpoints
 SET url = coalesce($3::text, url),
     events = coalesce($4::text[], events),
+    events_before = CASE WHEN $4::text[] <> events THEN events ELSE events_before END,
+    events_changed_at = CASE WHEN $4::text[] <> events THEN date_trunc('milliseconds', clock_timestamp())
+                             ELSE events_changed_at END,
     active = coalesce($5::boolean, active),
     paused_reason = CASE WHEN $5::boolean IS NULL THEN paused_reason
                          WHEN NOT $5::boolean THEN coalesce(paused_reason, 'customer') END,
@@ -125,7 +128,8 @@ async def change(
 ) -> dict[str, Any] | None:
     """The endpoint as it is shown, or None if the org does not have it.
 
-    Resuming it, or giving it another URL, makes it well again: what it was kept from goes out, slowly at first.
+    Resuming it, or giving it another URL, makes it well again: what it was kept from goes out, slowly at first. Other
+    events count from now on: what happened before is told by what it was registered for then.
     """
     async with pool.acquire() as connection, connection.transaction():
         was = await connection.fetchrow(LOCK_ONE, org_id, endpoint_id)

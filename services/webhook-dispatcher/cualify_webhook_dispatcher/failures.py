@@ -12,7 +12,7 @@ HOW_TO_MEND: Mapping[str, str] = MappingProxyType(
         "tls_chain_incomplete": "The certificate's chain is incomplete. Serve the intermediate certificates too.",
         "tls_certificate": "The certificate is not valid: expired, for another name, or not publicly trusted.",
         "tls_failed": "The TLS handshake failed. Offer TLS 1.2 or 1.3 with current ciphers.",
-        "timeout_dns": "The name took too long to resolve. Check its name servers.",
+        "timeout_dns": "The name did not resolve in time. Check its name servers.",
         "timeout_connect": "The host did not accept the connection in time. Check its firewall.",
         "timeout_tls": "The TLS handshake took too long. Check the server's load.",
         "timeout_headers": "The server did not answer in time. Answer 2xx first, then do the work.",

@@ -30,9 +30,10 @@ THREADS = 512
 REMEMBERED = 10_000
 
 Addresses: TypeAlias = tuple[str, ...]
-"""As `getaddrinfo` orders them; none: the name does not resolve."""
+"""As `getaddrinfo` orders them."""
 LookUp: TypeAlias = Callable[[str], Sequence[str]]
-Found: TypeAlias = Callable[[Addresses], None]
+Found: TypeAlias = Callable[[Addresses, bool], None]
+"""What was found. Without addresses: whether the resolver is sure that there are none, or could not say."""
 T = TypeVar("T")
 _THERE_IS_NONE = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 
@@ -89,7 +90,7 @@ class Names:
     async def addresses(self, host: str) -> Addresses:
         """The same for one who waits, as long as he likes."""
         future: asyncio.Future[Addresses] = asyncio.get_running_loop().create_future()
-        self.resolve(host, lambda addresses: None if future.done() else future.set_result(addresses))
+        self.resolve(host, lambda addresses, _: None if future.done() else future.set_result(addresses))
         return await future
 
     def _begin(self) -> None:
@@ -117,7 +118,10 @@ class Names:
             with suppress(RuntimeError):  # The loop has ended meanwhile.
                 loop.call_soon_threadsafe(self._ended, host, addresses, sure, began)
 
-        threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()
+        try:
+            threading.Thread(target=run, name=f"resolve {host}", daemon=True).start()
+        except RuntimeError:  # The system has no more threads to give.
+            loop.call_soon(self._ended, host, (), False, began)
 
     def _looked_up(self, host: str) -> tuple[Addresses, bool]:
         """The addresses, and whether the resolver was sure of it. In the thread."""
@@ -141,11 +145,11 @@ class Names:
         elif known is not None and not sure:
             _remember(self._known, host, replace(known, fresh_until=at + TRIED_AGAIN_SEC))
         for found in self._waiting.pop(host):
-            found(addresses)
+            found(addresses, sure)
         self._begin()
 
 
-def _nothing(_: Addresses) -> None:
+def _nothing(*_: object) -> None:
     """Nobody waits for it."""
 
 

@@ -45,7 +45,8 @@ wanted AS MATERIALIZED (
                 THEN f.free ELSE 0 END AS free
     FROM arrived a
     JOIN endpoints e ON e.org_id = a.org_id AND e.deleted_at IS NULL AND e.created_at <= a.occurred_at
-                    AND e.events && ARRAY['*', a.type]
+                    AND CASE WHEN a.occurred_at < e.events_changed_at THEN e.events_before ELSE e.events END
+                        && ARRAY['*', a.type]
     JOIN unnest($8::uuid[], $9::integer[]) AS f (endpoint_id, free) ON f.endpoint_id = e.id
     -- No NOT EXISTS: as a join it once, by stale statistics, read all of an endpoint's deliveries for each event.
     WHERE (SELECT d.event_id FROM deliveries d WHERE d.endpoint_id = e.id AND d.event_id = a.event_id LIMIT 1) IS NULL

@@ -154,6 +154,8 @@ placed AS (
 scheduled AS (
     UPDATE deliveries d
     SET state = 'pending', finished_at = NULL, burned = 0, replay_id = $1, behind = p.behind, asked_until = NULL,
+        -- Its age counts anew, and with it how long Retry-After may put it off.
+        created_at = now(),
         due_at = now() + CASE WHEN p.behind THEN interval '10 minutes' ELSE interval '0' END
     FROM placed p
     WHERE d.endpoint_id = $2 AND d.event_id = p.event_id

@@ -130,11 +130,24 @@ async def forget_deliveries(pool: Pool, *, at_most: int) -> int:
     return len(await pool.fetch(FORGET_DELIVERIES, DELIVERIES_KEPT, at_most))
 
 
+OF_THE_CALLEE = """
+SELECT event_id
+FROM notifications
+WHERE org_id = $1 AND (subject_id = ANY($2::uuid[]) OR position(convert_to($3::text, 'UTF8') IN body) > 0)
+"""
+
+LOCK_ENDPOINTS = """
+SELECT id
+FROM endpoints
+WHERE org_id = $1 AND deleted_at IS NULL
+ORDER BY id
+FOR NO KEY UPDATE
+"""
+
 EXPUNGE = """
 WITH hit AS MATERIALIZED (
     SELECT event_id
-    FROM notifications
-    WHERE org_id = $1 AND (subject_id = ANY($2::uuid[]) OR position(convert_to($3::text, 'UTF8') IN body) > 0)
+    FROM unnest($2::uuid[]) AS h (event_id)
 ),
 expunged AS (
     UPDATE notifications n
@@ -167,8 +180,11 @@ async def expunge(pool: Pool, *, org_id: UUID, call_ids: Sequence[UUID], e164: s
     """
     # No number: a needle that no JSON text contains.
     needle = f'"{e164}"' if e164 else "\x01"
+    # Looking into every body takes its time and holds no lock; what is changed is locked as by everybody else.
+    hit = [row["event_id"] for row in await pool.fetch(OF_THE_CALLEE, org_id, call_ids, needle)]
     async with pool.acquire() as connection, connection.transaction():
-        row = await connection.fetchrow(EXPUNGE, org_id, call_ids, needle)
+        await connection.execute(LOCK_ENDPOINTS, org_id)
+        row = await connection.fetchrow(EXPUNGE, org_id, hit)
         await presence.recall(connection)
     assert row is not None
     return row["payloads"], row["deliveries"]

@@ -13,8 +13,11 @@ PAUSES_SEC = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 """After the first attempt, the second, …; after the tenth there is none."""
 MAX_JITTER = 0.1
 LONGEST_RETRY_AFTER_SEC = 86_400
+PATIENCE, MOST_PATIENCE_SEC = 1 / 12, 300
+"""A server that keeps asking for a second is asked again after a twelfth of the delivery's age, 5 min at most: it burns
+nothing, so without that it would be asked a quarter of a million times before its endpoint is paused."""
 GIVE_UP_AFTER = timedelta(days=4)
-"""A delivery this old is not put off any longer by `Retry-After` alone."""
+"""For a delivery this old `Retry-After` is still waited for, but burns attempts: it is not put off for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +35,13 @@ class GivenUp:
 
 def after_failure(*, burned: int, age: timedelta, retry_after_sec: float | None) -> Again | GivenUp:
     """What follows a failed attempt. `burned` counts the attempts burned before it; `age` is the delivery's."""
+    asked_sec = min(retry_after_sec or 0.0, LONGEST_RETRY_AFTER_SEC)
     if retry_after_sec is not None and age < GIVE_UP_AFTER:
-        return Again(_jittered(min(retry_after_sec, LONGEST_RETRY_AFTER_SEC)), burned=False)
+        patience_sec = min(age.total_seconds() * PATIENCE, MOST_PATIENCE_SEC)
+        return Again(_jittered(max(asked_sec, patience_sec)), burned=False)
     if burned >= len(PAUSES_SEC):
         return GivenUp()
-    return Again(_jittered(PAUSES_SEC[burned]))
+    return Again(_jittered(max(PAUSES_SEC[burned], asked_sec)))
 
 
 def retry_after_sec(value: str, *, now: datetime) -> float | None:

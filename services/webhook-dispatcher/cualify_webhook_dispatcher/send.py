@@ -173,9 +173,9 @@ class Sender:
             self._note(url, known.fresh_until)
         else:
             self.names.refresh(host)
-        self._resolving[handle] = self._loop.call_later(0, found, known.addresses)
+        self._resolving[handle] = self._loop.call_later(0, found, known.addresses, True)
 
-    def _found(self, handle: "_Handle", host: str, port: int, addresses: Addresses) -> None:
+    def _found(self, handle: "_Handle", host: str, port: int, addresses: Addresses, sure: bool) -> None:
         timer = self._resolving.pop(handle, None)
         if timer is None:
             return  # It was given up, or cut off.
@@ -184,7 +184,8 @@ class Sender:
             handle.go_to(host, port, addresses)
             self._add(handle)
             return
-        handle.done(Failure("blocked_address" if addresses else "dns_nxdomain", handle.passed()))
+        code = "blocked_address" if addresses else "dns_nxdomain" if sure else "timeout_dns"
+        handle.done(Failure(code, handle.passed()))
 
     def _not_found(self, handle: "_Handle") -> None:
         del self._resolving[handle]
