@@ -56,7 +56,7 @@ class Endpoints:
             return web.json_response(refusal, status=404)
         if request.method == "DELETE":
             self._there.discard(rest[0])
-        path = "/".join(("/api/v1/webhooks", *rest))
+        path = "/".join(("/api/v1/webhooks", *rest)).replace("/replays", "/replay")
         status, body = example_of(request.method.lower(), path)
         return web.json_response(body, status=status)
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from cualify_api.web import again
 from cualify_shared.database import Pool
-from tests.api.world import Answer, Org, World, running
+from tests.api.world import Answer, Org, World, failed, running
 from tests.support.breaking_wire import Break, Wire, breaking_wire
 from tests.support.databases import MakeDatabase
 from tests.support.platform import until
@@ -198,6 +198,23 @@ async def test_a_question_is_asked_again_once(wired: Wired, path: str) -> None:
 
 def _asked_by(path: str) -> bytes:
     return {"/api/v1/events": b"FROM customer_events", "/api/v1/wallet": b"FROM org_credit"}.get(path, BEGIN)
+
+
+async def test_a_stream_goes_on_when_the_database_is_back(wired: Wired) -> None:
+    org = await wired.world.org()
+    call_id = await wired.world.placed(org)
+    headers = org.auth | {"Accept": "text/event-stream"}
+    async with wired.world.http.get(f"{wired.world.url}/api/v1/calls/{call_id}/events", headers=headers) as stream:
+        assert (await stream.content.readuntil(b"event: queued")).startswith(b"retry:")
+        wired.wire.arm(Break.BEFORE, 1, 2, needle=b"")
+        await until(lambda: _broke(wired.wire, 2), "two looks for news were cut off")
+        await wired.world.feed_all([failed(org, call_id)])
+        rest = await asyncio.wait_for(stream.content.read(), 10)
+    assert b"event: busy" in rest
+
+
+async def _broke(wire: Wire, times: int) -> bool:
+    return wire.broken >= times
 
 
 async def test_a_key_that_can_not_be_looked_up_is_looked_up_again(wired: Wired) -> None:

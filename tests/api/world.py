@@ -35,6 +35,7 @@ from cualify_shared.events.wallet import PlanActivated, WalletCredited, WalletDe
 from cualify_shared.http_protocol import BoundedHttp
 from cualify_shared.ids import new_id
 from tests.api import documented
+from tests.support.serving import serving
 
 ADMIN = {"Authorization": "Bearer admin-token"}
 NOBODY = "http://127.0.0.1:9"
@@ -186,27 +187,24 @@ async def running(pool: Pool, **more: Any) -> AsyncIterator[World]:
     inside.streams.most_of_an_org, inside.streams.heartbeat_sec = 3, 0.5
     app = make_app(chosen, pool, inside)
     app.add_api_route("/crash", _crash)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            port=0,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            server_header=False,
-            http=BoundedHttp,
-        )
+    config = uvicorn.Config(
+        app,
+        port=0,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        http=BoundedHttp,
     )
-    serving = asyncio.create_task(server._serve())
     loops = [asyncio.ensure_future(loop.run(stop)) for loop in inside.loops(pool)]
-    while not server.started:
-        await asyncio.sleep(0.002)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200)) as http:
+    async with (
+        serving(config) as url,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200)) as http,
+    ):
         yield World(
             pool,
-            f"http://127.0.0.1:{port}",
+            url,
             http,
             inside.keys,
             TellLate(pool, complete_within_sec=0.001, committed=lambda: None),
@@ -214,9 +212,8 @@ async def running(pool: Pool, **more: Any) -> AsyncIterator[World]:
             not more,
             {read.topic.name: read.handler for read in reads(inside.waiting)},
         )
-    server.should_exit = True
-    stop.set()
-    await asyncio.gather(serving, *loops)
+        stop.set()
+    await asyncio.gather(*loops)
 
 
 async def _crash() -> None:

@@ -61,7 +61,7 @@ async def test_who_never_answers_is_rung_as_often_as_was_asked_for_and_the_call_
     assert (ended["status"], ended["credits_debited_paise"]) == ("no_answer", 0)
     assert await cualify.rings(callee) == 2
     assert await told_in_the_end(cualify, placed["id"]) == ["call.dialing", "call.dialing", "call.failed"]
-    assert await debits(cualify, placed["id"]) in ([], [0])
+    assert sum(await debits(cualify, placed["id"])) == 0
 
 
 async def until_scheduled(cualify: Platform, call_id: str) -> dict[str, Any]:

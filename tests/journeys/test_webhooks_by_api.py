@@ -1,13 +1,17 @@
 """Every route of webhooks as a customer asks it: through the api, answered by the real dispatcher, as documented."""
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import pytest
 import pytest_asyncio
 
 from cualify_api.openapi import examples
 from cualify_local.receiver import Received, Receiver
+from cualify_local.seed import seed
 from cualify_shared.clock import now, rfc3339
 from tests.api import documented
 from tests.support.platform import Platform, until
@@ -80,6 +84,30 @@ async def test_a_webhook_from_its_registration_to_its_end(cualify: Platform, rec
     for method, path in (("DELETE", ""), ("GET", "/deliveries"), ("POST", "/test"), ("POST", "/rotate-secret")):
         refused = await ask(cualify, method, endpoint + path, status=404)
         assert refused["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://riya:secret@example.com/", "http://example.com/", "ftp://example.com/", "https://192.168.0.1/", "x"],
+)
+async def test_an_address_that_may_not_be_called_is_refused(cualify: Platform, url: str) -> None:
+    wanted = {"url": url, "events": ["*"]}
+    refused = await ask(cualify, "POST", ROOT, wanted, status=400)
+    assert (refused["error"]["code"], refused["error"]["param"]) == ("invalid_request", "url")
+
+
+async def test_an_org_has_twenty_webhooks_at_most(cualify: Platform, receiver: Receiver) -> None:
+    org = await seed(cualify.stack, org_name="Twenty webhooks")
+    wanted = {"url": receiver.url, "events": ["call.completed"]}
+    answers = await asyncio.gather(*(cualify.post(ROOT, wanted, key=org.api_key) for _ in range(25)))
+    assert Counter(status for status, _ in answers) == {201: 20, 409: 5}
+    assert {answer["error"]["code"] for status, answer in answers if status == 409} == {"conflict"}
+    assert (await cualify.get(f"{ROOT}?limit=7", key=org.api_key))["pagination"] == {
+        "limit": 7,
+        "offset": 0,
+        "total": 20,
+        "has_more": True,
+    }
 
 
 async def deliveries_are_listed(cualify: Platform, endpoint: str, calls: list[str], first: dict[str, Received]) -> None:

@@ -1,6 +1,5 @@
 """The api and billing side by side, each on its own database; what Kafka would carry is carried by hand."""
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from cualify_shared.events.call import CallRequested
 from tests.api.world import Org, World, running
 from tests.billing.conftest import balance, consume, ended
 from tests.support.databases import MakeDatabase
+from tests.support.serving import serving
 
 PLAN = {"plan": "growth", "rate_paise_per_sec": 10, "pulse_sec": 1}
 
@@ -30,13 +30,9 @@ PLAN = {"plan": "growth", "rate_paise_per_sec": 10, "pulse_sec": 1}
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[str]:
     """The address of an app on a free port."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off", ws="none"))
-    serving = asyncio.create_task(server._serve())
-    while not server.started:
-        await asyncio.sleep(0.002)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    await serving
+    config = uvicorn.Config(app, port=0, log_config=None, access_log=False, lifespan="off", ws="none")
+    async with serving(config) as url:
+        yield url
 
 
 @dataclass(slots=True)

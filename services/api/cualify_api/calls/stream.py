@@ -17,6 +17,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
+import structlog
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -29,9 +30,11 @@ from cualify_api.web.auth import caller
 from cualify_api.web.errors import Problem, json
 from cualify_api.web.paging import wrong_parameter
 from cualify_shared.clock import rfc3339
-from cualify_shared.database import Pool
+from cualify_shared.database import Pool, is_passing
 from cualify_shared.events.topics import CALL_EVENTS, CALL_REQUESTS
 from cualify_shared.waiting import until_set
+
+log = structlog.get_logger(__name__)
 
 LOOK_EVERY_SEC: Final = 0.4
 HEARTBEAT_SEC: Final = 15.0
@@ -148,7 +151,7 @@ async def _events(pool: Pool, streams: Streams, watched: _Watched) -> AsyncItera
     ends_at = time.monotonic() + streams.longest_sec
     spoke_at = time.monotonic()
     while True:
-        news = await _news(pool, watched)
+        news = await _news_if_any(pool, watched)
         for entry in news.entries:
             watched.seen[entry.source] = max(watched.seen[entry.source], entry.sequence)
             yield _said(entry, watched)
@@ -162,6 +165,17 @@ async def _events(pool: Pool, streams: Streams, watched: _Watched) -> AsyncItera
             yield b": still here\n\n"
         if await until_set(streams.stop, LOOK_EVERY_SEC):
             return
+
+
+async def _news_if_any(pool: Pool, watched: _Watched) -> _News:
+    """The same; nothing while the database is away: the stream goes on when it is back."""
+    try:
+        return await _news(pool, watched)
+    except Exception as error:
+        if not is_passing(error):
+            raise
+        log.warning("stream_sees_nothing", call_id=str(watched.call_id), error=type(error).__name__)
+        return _News((), is_over=False)
 
 
 async def _news(pool: Pool, watched: _Watched) -> _News:
