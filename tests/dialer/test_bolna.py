@@ -199,6 +199,10 @@ async def test_two_executions_of_one_reference_are_both_told(fake: FakeBolna, bo
     look = await bolna.look_up(an_order(), now=utc_now())
     assert isinstance(look, Found)
     assert (look.snapshot.execution_id, look.others) == ("early", ("late",))
+    fake.executions["late"] = an_execution("late", status="ringing", created_at="2026-11-23T10:00:09")
+    look = await bolna.look_up(an_order(), now=utc_now())
+    assert isinstance(look, Found)
+    assert (look.snapshot.execution_id, look.others) == ("late", ("early",)), "the one that waits can be stopped"
 
 
 @pytest.mark.parametrize(

@@ -4,19 +4,24 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import orjson
+import pytest
 
 from cualify_dialer.model import AttemptState, CallState
 from cualify_dialer.providers import (
     Accepted,
+    Found,
+    LookUp,
+    Order,
     Phase,
     Refused,
     Snapshot,
     Stopped,
     Throttled,
+    Unclear,
     Unfit,
     Unknown,
     Unreadable,
@@ -317,6 +322,77 @@ async def test_a_call_beyond_its_time_is_hung_up_without_any_callback(
     assert await dialer.recover() == 1, "exactly then, whatever the usual time is"
     end = await dialer.end(request.call_id)
     assert (provider.hung_up, end.model_dump()["ended_reason"]) == (["ex-1"], "time_limit")
+
+
+async def test_what_the_provider_still_has_in_its_queue_at_latest_at_is_stopped_and_never_rings_late(
+    make_dialer: MakeDialer, provider: ScriptedProvider
+) -> None:
+    now = [utc_now() + timedelta(seconds=1)]
+    dialer = make_dialer(clock=lambda: now[0])
+    request = a_request(latest_at=now[0] + timedelta(seconds=50))
+    provider.answers, provider.hang_ups = [Accepted("ex-1")], [Unclear("503"), Stopped()]
+    await dialer.consume(request)
+    await dialer.dial()
+    waiting = replace(a_snapshot(Phase.PENDING, ref=request.provider_call_id), is_waiting=True)
+    provider.executions["ex-1"] = waiting
+    now[0] += timedelta(seconds=30)
+    assert await dialer.recover() == 1
+    assert provider.hung_up == []
+    now[0] += timedelta(seconds=20)
+    assert await dialer.recover() == 1, "exactly then, whatever the usual time is"
+    assert provider.hung_up == ["ex-1"]
+    now[0] += timedelta(seconds=30)
+    assert await dialer.recover() == 1, "and again where the provider did not answer"
+    provider.executions["ex-1"] = replace(waiting, phase=Phase.CANCELED, status="stopped", is_waiting=False)
+    now[0] += timedelta(seconds=5)
+    assert await dialer.recover() == 1
+    end = await dialer.end(request.call_id)
+    assert (provider.hung_up, end.model_dump()["ended_reason"]) == (["ex-1", "ex-1"], "expired")
+
+
+async def test_a_phone_that_rings_already_at_latest_at_is_left_ringing(
+    make_dialer: MakeDialer, provider: ScriptedProvider
+) -> None:
+    now = [utc_now() + timedelta(seconds=1)]
+    dialer = make_dialer(clock=lambda: now[0])
+    request = a_request(latest_at=now[0] + timedelta(seconds=20))
+    provider.answers = [Accepted("ex-1")]
+    await dialer.consume(request)
+    await dialer.dial()
+    provider.executions["ex-1"] = a_snapshot(Phase.PENDING, ref=request.provider_call_id)
+    now[0] += timedelta(seconds=20)
+    assert await dialer.recover() == 1
+    assert provider.hung_up == []
+
+
+async def test_of_two_executions_of_one_attempt_the_second_is_stopped_before_it_rings(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    request = a_request()
+    ref = request.provider_call_id
+    provider.answers = [Unknown("answered 504")]
+    await dialer.consume(request)
+    await dialer.dial()
+    provider.executions = {one: a_snapshot(ref=ref, execution_id=one) for one in ("ex-1", "ex-2")}
+    await dialer.make_due()
+    await dialer.recover()
+    assert provider.hung_up == ["ex-2"]
+    (attempt,) = (await dialer.call(request.call_id)).attempts
+    assert (attempt.execution_id, attempt.hang_up) == ("ex-1", None)
+
+
+async def test_a_call_that_only_rings_the_same_number_is_not_stopped(
+    dialer: Dialer, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look_up(_: ScriptedProvider, order: Order, *, now: datetime) -> LookUp:
+        return Found(a_snapshot(ref=None, execution_id="ex-1"), others=("somebody's",))
+
+    monkeypatch.setattr(ScriptedProvider, "look_up", look_up)
+    await dialer.consume(a_request())
+    await dialer.dial()
+    await dialer.make_due()
+    await dialer.recover()
+    assert provider.hung_up == []
 
 
 async def test_the_id_of_the_request_that_placed_a_call_is_in_all_its_events(

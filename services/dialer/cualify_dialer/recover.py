@@ -12,7 +12,7 @@ import structlog
 
 from cualify_dialer import turns
 from cualify_dialer.model import LookedUp, Noted, Pace
-from cualify_dialer.providers import Found, HangUp, LookUp, Order, Provider, Unclear
+from cualify_dialer.providers import Found, HangUp, LookUp, Order, Provider, Stopped, Unclear
 from cualify_dialer.record import Recorder
 from cualify_dialer.turns import Due
 from cualify_shared import faults
@@ -28,6 +28,7 @@ POLL_SEC = 0.5
 SEARCH_LEASE_SEC = 45.0
 """A search may read many pages; reading one execution is one request, and its lease is as short as that."""
 LEASE_MARGIN_SEC = 5.0
+OTHERS_LIMIT = 5
 
 
 class Recovering:
@@ -93,13 +94,26 @@ class Recovering:
         try:
             async with asyncio.timeout(SEARCH_LEASE_SEC - LEASE_MARGIN_SEC):
                 hang_up = await self._hang_up(provider, due)
-                return hang_up, await provider.look_up(_order(due), now=self._clock())
+                look = await provider.look_up(_order(due), now=self._clock())
+                if isinstance(look, Found):
+                    hang_up = await self._stop_what_waits(provider, due, look) or hang_up
+                return hang_up, look
         except TimeoutError:
             return hang_up, Unclear("the look-up took too long")
 
     async def _hang_up(self, provider: Provider, due: Due) -> HangUp | None:
         wanted = due.is_to_be_ended(now=self._clock(), overtime_sec=self._pace.hang_up_after_sec)
         return await provider.hang_up(due.execution_id) if wanted and due.execution_id is not None else None
+
+    async def _stop_what_waits(self, provider: Provider, due: Due, found: Found) -> Stopped | None:
+        """What must not ring any more, or would ring a second time. What is being dialed already is left alone."""
+        if found.snapshot.ref == due.ref:
+            for execution_id in found.others[:OTHERS_LIMIT]:
+                log.error("second_execution_stopped", outcome=type(await provider.hang_up(execution_id)).__name__)
+        if not due.waits_too_long(found.snapshot, now=self._clock()):
+            return None
+        stopped = await provider.hang_up(found.snapshot.execution_id)
+        return stopped if isinstance(stopped, Stopped) else None
 
 
 def _order(due: Due) -> Order:

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from cualify_dialer.breaker import Breaker
 from cualify_dialer.model import time_limit
+from cualify_dialer.providers import Snapshot
 from cualify_shared.database import Connection
 
 DIALING_LOCK = 0x6469616C
@@ -321,7 +322,7 @@ FROM due, dial_jobs AS job
 WHERE attempts.ref = due.ref AND job.call_id = attempts.call_id
 RETURNING attempts.call_id, attempts.number, attempts.ref, attempts.provider, attempts.to_e164, attempts.asked_at,
           attempts.execution_id, attempts.look_up_at, attempts.org_id, attempts.agent_id, attempts.started_at,
-          attempts.hang_up, attempts.disconnected_at, job.cancel_requested_at,
+          attempts.hang_up, attempts.disconnected_at, job.cancel_requested_at, job.latest_at,
           job.request ->> 'from_e164' AS from_e164,
           (job.request #>> '{terms,max_duration_sec}')::integer AS max_duration_sec,
           ARRAY(
@@ -355,6 +356,7 @@ class Due:
     hang_up: str | None
     disconnected_at: datetime | None
     cancel_requested_at: datetime | None
+    latest_at: datetime
     from_e164: str | None
     max_duration_sec: int
     not_ours: list[str]
@@ -370,6 +372,10 @@ class Due:
             overtime_sec=overtime_sec,
         )
         return self.cancel_requested_at is not None or now >= limit
+
+    def waits_too_long(self, snapshot: Snapshot, *, now: datetime) -> bool:
+        """Whether the provider still has it in its queue when the phone must not ring any more."""
+        return snapshot.is_waiting and self.hang_up is None and now >= self.latest_at
 
 
 async def claim_look_ups(

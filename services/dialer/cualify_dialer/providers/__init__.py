@@ -114,6 +114,8 @@ class Snapshot:
     phase: Phase
     status: str
     """The provider's own word."""
+    is_waiting: bool = False
+    """It is in the provider's queue: nobody has been rung yet, and it can be stopped for certain."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
     initiated_at: datetime | None = None
@@ -137,7 +139,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`others` are further executions of the same attempt: there must never be one."""
+    """`others` are further executions of the same attempt: there must never be one. Where the provider repeats our
+    reference they are surely the same attempt's; else they only ring the same number at that time."""
 
     snapshot: Snapshot
     others: tuple[str, ...] = ()

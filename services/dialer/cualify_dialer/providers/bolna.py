@@ -147,14 +147,17 @@ class Bolna:
         return Found(snapshot)
 
     async def _find(self, order: Order, *, now: datetime) -> LookUp:
-        """Lists what the agent dialed around that time, reads every row that may be ours, compares our reference."""
+        """Lists what the agent dialed around that time, reads every row that may be ours, compares our reference.
+
+        Of two the one that waits is the other one: it can still be stopped.
+        """
         rows = await self._rows(order, now=now)
         if isinstance(rows, Unclear):
             return rows
         looks = await asyncio.gather(*(self._read(row.execution_id) for row in rows if row.may_ring(order.to_e164)))
         ours = sorted(
             (look.snapshot for look in looks if isinstance(look, Found) and look.snapshot.ref == order.ref),
-            key=lambda snapshot: (snapshot.created_at or now, snapshot.execution_id),
+            key=lambda snapshot: (snapshot.is_waiting, snapshot.created_at or now, snapshot.execution_id),
         )
         if ours:
             return Found(ours[0], others=tuple(snapshot.execution_id for snapshot in ours[1:]))

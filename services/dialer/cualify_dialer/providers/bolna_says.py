@@ -31,6 +31,9 @@ PHASES: Mapping[str, Phase] = {
 }
 """Every status there is. Any other is unheard of: to call it failed would be to invite a second call."""
 
+WAITING = frozenset({"scheduled", "prepared", "queued", "rescheduled"})
+"""Statuses of what is not yet being dialed. Only such an execution can be stopped."""
+
 ENDED_BY: Mapping[str, str] = {
     "callee": "callee",
     "api request": "agent",
@@ -89,11 +92,13 @@ def heard_in(body: Any) -> Snapshot | None:
     execution_id, status = execution_id_in(body), text_at(body, "status")
     if execution_id is None or status is None:
         return None
+    word = status.lower().replace("_", "-")
     return Snapshot(
         execution_id=execution_id,
         ref=text_at(body, "context_details", "recipient_data", "cualify_ref"),
-        phase=PHASES.get(status.lower().replace("_", "-"), Phase.UNHEARD_OF),
+        phase=PHASES.get(word, Phase.UNHEARD_OF),
         status=status[:64],
+        is_waiting=word in WAITING,
         updated_at=instant_at(body, "updated_at"),
         facts=_facts(body),
     )

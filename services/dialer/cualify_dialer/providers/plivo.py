@@ -258,6 +258,7 @@ def _snapshot(body: Any, *id_names: str) -> Snapshot | None:
         ref=None,
         phase=phase,
         status=said[:64],
+        is_waiting=said.lower() == "queued",
         created_at=instant_in(body, "initiation_time"),
         updated_at=instant_in(body, "end_time", "EndTime"),
         initiated_at=instant_in(body, "initiation_time"),
