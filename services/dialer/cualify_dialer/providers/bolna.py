@@ -50,6 +50,8 @@ ACCEPTED_WITHIN = timedelta(minutes=15)
 READ_BACK_EVERY = timedelta(minutes=5)
 READ_BACK_AGAIN_AFTER = timedelta(seconds=5)
 AGENTS_REMEMBERED = 10_000
+NOT_STOPPABLE = frozenset({400, 409})
+"""Answers to a stop once the execution is being dialed. A 404 may be of one that is not to be seen there yet."""
 
 
 class UserData(BaseModel):
@@ -118,7 +120,7 @@ class Bolna:
 
     async def hang_up(self, execution_id: str) -> HangUp:
         """`POST /call/{id}/stop`: only what is not yet being dialed can be stopped."""
-        return await self._http.hang_up(f"{self._url}/call/{quote(execution_id, safe='')}/stop")
+        return await self._http.hang_up(f"{self._url}/call/{quote(execution_id, safe='')}/stop", too_late=NOT_STOPPABLE)
 
     def parse_callback(self, request: CallbackRequest) -> Callback:
         """A callback's body is the execution itself, sometimes with a `cualify_event` of the agent's beside it.
