@@ -381,6 +381,24 @@ async def test_of_two_executions_of_one_attempt_the_second_is_stopped_before_it_
     assert (attempt.execution_id, attempt.hang_up) == ("ex-1", None)
 
 
+async def test_what_an_ended_call_was_carried_under_is_never_taken_for_the_next_one_to_its_number(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    first, second = a_request(), a_request()
+    provider.answers = [Accepted("request-1"), Unknown("504")]
+    await dialer.consume(first)
+    await dialer.dial()
+    seen = a_snapshot(Phase.BUSY, ref=first.provider_call_id, execution_id="request-1")
+    provider.executions["request-1"] = replace(seen, carrier_id="call-1")
+    await dialer.make_due()
+    await dialer.recover()
+    await dialer.consume(second)
+    await dialer.dial()
+    await dialer.make_due()
+    (due,) = await dialer.recovering.claim(10)
+    assert (due.call_id, due.not_ours) == (second.call_id, ["call-1"])
+
+
 async def test_a_call_that_only_rings_the_same_number_is_not_stopped(
     dialer: Dialer, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,6 +283,21 @@ def test_a_second_execution_is_an_alarm_and_the_first_is_kept() -> None:
     assert found.alarms == (Alarm.SECOND_EXECUTION,)
 
 
+def test_a_call_found_by_its_own_id_and_heard_of_by_its_requests_is_one_execution() -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Unknown("504")), looked(a_snapshot(execution_id="call-1")), now=T0)
+    heard = replace(a_snapshot(Phase.BUSY, execution_id="request-1"), carrier_id="call-1")
+    step = fold(call, Heard(1, heard), now=T0 + timedelta(seconds=9), pace=PACE)
+    assert step.alarms == ()
+    attempt = step.call.attempts[0]
+    assert (attempt.execution_id, attempt.carrier_id, attempt.look_up_at) == (
+        "request-1",
+        "call-1",
+        T0 + timedelta(seconds=1),
+    )
+    late = fold(step.call, looked(a_snapshot(Phase.BUSY, execution_id="call-1")), now=T0, pace=PACE)
+    assert (late.call.status, late.alarms) == ("busy", ())
+
+
 def test_another_calls_execution_changes_nothing() -> None:
     call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")))
     unchanged, told = after(call, looked(replace(TALKED, ref="boln_another")))

@@ -57,6 +57,8 @@ class Attempt:
     look_up_at: datetime
     empty_looks: int = 0
     execution_id: str | None = None
+    carrier_id: str | None = None
+    """What the provider lists the call under, where that is another id."""
     provider_status: str | None = None
     started_at: datetime | None = None
     disconnected_at: datetime | None = None

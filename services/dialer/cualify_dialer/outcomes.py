@@ -193,8 +193,8 @@ def _on_next_route(call: Call) -> Call:
 def _answered(call: Call, attempt: Attempt, learnt: Answered, *, now: datetime, pace: Pace) -> Step:
     """Our own request's answer. Once the provider has spoken of the execution itself, a no is no longer believed."""
     match learnt.answer:
-        case Accepted(execution_id):
-            return _accepted(call, attempt, execution_id, now=now, pace=pace)
+        case Accepted() as answer:
+            return _accepted(call, attempt, answer, now=now, pace=pace)
         case Unknown():
             if attempt.state is not AttemptState.ASKING:
                 return Step(call)
@@ -212,10 +212,10 @@ def _answered(call: Call, attempt: Attempt, learnt: Answered, *, now: datetime, 
             assert_never(learnt.answer)
 
 
-def _accepted(call: Call, attempt: Attempt, execution_id: str, *, now: datetime, pace: Pace) -> Step:
+def _accepted(call: Call, attempt: Attempt, answer: Accepted, *, now: datetime, pace: Pace) -> Step:
     if attempt.execution_id is not None:
-        return Step(call, alarms=() if attempt.execution_id == execution_id else (Alarm.SECOND_EXECUTION,))
-    attempt = _adopted(attempt, execution_id)
+        return Step(call, alarms=() if attempt.execution_id == answer.execution_id else (Alarm.SECOND_EXECUTION,))
+    attempt = _adopted(attempt, answer)
     return Step(_with(call, replace(attempt, look_up_at=look_times.next_look(call, attempt, now=now, pace=pace))))
 
 
@@ -245,10 +245,10 @@ def _again(call: Call, attempt: Attempt, at_least_sec: float, *, now: datetime, 
 
 
 def _heard(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime, pace: Pace) -> Step:
-    if attempt.execution_id not in (None, snapshot.execution_id):
+    if attempt.execution_id not in (None, snapshot.execution_id, snapshot.carrier_id):
         return Step(call, alarms=(Alarm.SECOND_EXECUTION,))
     was_nameless = attempt.execution_id is None
-    attempt = _adopted(attempt, snapshot.execution_id)
+    attempt = _adopted(attempt, snapshot)
     if snapshot.is_last or (was_nameless and call.cancel_requested_at is not None):
         attempt = replace(attempt, look_up_at=min(now, attempt.look_up_at))
     if snapshot.is_last:
@@ -313,10 +313,13 @@ def _hung_up(attempt: Attempt, learnt: LookedUp) -> Attempt:
 
 
 def _found(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
-    is_another = attempt.execution_id not in (None, snapshot.execution_id)
+    is_another = attempt.execution_id is not None and snapshot.execution_id not in (
+        attempt.execution_id,
+        attempt.carrier_id,
+    )
     if is_another or snapshot.ref not in (None, attempt.ref):
         return Step(_with(call, attempt), alarms=(Alarm.SECOND_EXECUTION,) if is_another else ())
-    attempt = replace(_adopted(attempt, snapshot.execution_id), empty_looks=0)
+    attempt = replace(_adopted(attempt, snapshot), empty_looks=0)
     if snapshot.is_last:
         return _ended_by_provider(call, attempt, snapshot, now=now)
     return _advanced(call, attempt, snapshot, now=now)
@@ -433,9 +436,12 @@ def _closed(attempt: Attempt, result: str, at: datetime) -> Attempt:
     return replace(attempt, state=AttemptState.ENDED, result=result, ended_at=at)
 
 
-def _adopted(attempt: Attempt, execution_id: str) -> Attempt:
+def _adopted(attempt: Attempt, shown: Snapshot | Accepted) -> Attempt:
+    carrier_id = (shown.carrier_id if isinstance(shown, Snapshot) else None) or attempt.carrier_id
     attempt = _at_least(attempt, AttemptState.ACCEPTED)
-    return attempt if attempt.execution_id == execution_id else replace(attempt, execution_id=execution_id)
+    if (attempt.execution_id, attempt.carrier_id) == (shown.execution_id, carrier_id):
+        return attempt
+    return replace(attempt, execution_id=shown.execution_id, carrier_id=carrier_id)
 
 
 def _at_least(attempt: Attempt, state: AttemptState) -> Attempt:

@@ -125,6 +125,7 @@ def _order(due: Due) -> Order:
         asked_at=due.asked_at,
         max_duration_sec=due.max_duration_sec,
         execution_id=due.execution_id,
+        carrier_id=due.carrier_id,
         not_ours=frozenset(due.not_ours),
     )
 

@@ -30,6 +30,7 @@ class Order:
     max_duration_sec: int
     callback_url: str = ""
     execution_id: str | None = None
+    carrier_id: str | None = None
     not_ours: frozenset[str] = frozenset()
 
 
@@ -120,6 +121,8 @@ class Snapshot:
     updated_at: datetime | None = None
     initiated_at: datetime | None = None
     talked_sec: Decimal = Decimal(0)
+    carrier_id: str | None = None
+    """What the provider lists the call under, where that is another than `execution_id`."""
     cost_cents: float | None = None
     """What the provider charges us, in US cents, where it says so."""
     ended_by: str | None = None
