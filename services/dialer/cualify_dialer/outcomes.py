@@ -179,7 +179,7 @@ def _cancel_wanted(call: Call, at: datetime, *, now: datetime) -> Step:
 def _given_up(call: Call, reason: str, *, now: datetime) -> Step:
     """Not dialed any more. One that had rung before, in vain, ends as it did then."""
     rung = [attempt for attempt in call.attempts if attempt.result in ends.RUNG_IN_VAIN]
-    if not rung or reason != "expired":
+    if not rung or reason not in ("expired", "provider_unavailable"):
         return _ended(call, End(status="failed", reason=reason, ended_at=now))
     result = rung[-1].result or reason
     return _ended(call, End(status=ends.RUNG_IN_VAIN[result], reason=result, ended_at=now))
