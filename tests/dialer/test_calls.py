@@ -10,6 +10,7 @@ from decimal import Decimal
 import orjson
 import pytest
 
+from cualify_dialer import recover
 from cualify_dialer.model import AttemptState, CallState
 from cualify_dialer.providers import (
     Accepted,
@@ -284,6 +285,36 @@ async def test_two_replicas_look_an_attempt_up_once(make_dialer: MakeDialer, pro
     await one.make_due()
     assert sum(await asyncio.gather(one.recover(), two.recover())) == 20
     assert len(provider.looks) == len(set(provider.looks)) == 20
+
+
+async def test_a_provider_that_hangs_keeps_no_other_providers_calls_from_their_ends(
+    make_dialer: MakeDialer, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging(ScriptedProvider):
+        async def look_up(self, order: Order, *, now: datetime) -> LookUp:
+            self.looks.append(order.ref)
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+    monkeypatch.setattr(recover, "LOOKS_AT_ONCE", 3)
+    hanging = Hanging(name="exotel", ref_prefix="exo")
+    dialer = make_dialer(hanging)
+    others = [a_request(to_e164=f"+91999000{n:04d}", provider="exotel") for n in range(5)]
+    request = a_request()
+    provider.answers = [Accepted("ex-1")]
+    provider.executions["ex-1"] = completed(request.provider_call_id)
+    await dialer.consume(*others, request)
+    await dialer.dial()
+    await dialer.make_due()
+    await dialer.pool.execute("UPDATE attempts SET look_up_at = now() - interval '1 minute' WHERE provider = 'exotel'")
+    stop = asyncio.Event()
+    looking = asyncio.create_task(dialer.recovering.run(stop))
+    async with asyncio.timeout(10):
+        while (await dialer.call(request.call_id)).state is not CallState.ENDED:
+            await asyncio.sleep(0.01)
+    assert len(hanging.looks) == 3, "as many at once as a provider may have"
+    stop.set()
+    await looking
 
 
 async def test_a_canceled_call_is_hung_up_once_and_its_end_is_read_back(

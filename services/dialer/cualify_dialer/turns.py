@@ -307,11 +307,21 @@ async def due_jobs(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """The attempts of these providers, or of all others."""
+
+    providers: Sequence[str]
+    are_meant: bool
+
+
+EVERYBODYS = Whose((), are_meant=False)
+
 CLAIM_LOOK_UPS = """
 WITH due AS (
     SELECT ref
     FROM attempts
-    WHERE state <> 'ended' AND look_up_at <= $1::timestamptz
+    WHERE state <> 'ended' AND look_up_at <= $1::timestamptz AND (provider = ANY($5::text[])) = $6::boolean
     ORDER BY look_up_at
     LIMIT $4::integer
     FOR UPDATE SKIP LOCKED
@@ -380,8 +390,16 @@ class Due:
 
 
 async def claim_look_ups(
-    connection: Connection, *, now: datetime, reading_until: datetime, searching_until: datetime, limit: int
+    connection: Connection,
+    whose: Whose,
+    *,
+    now: datetime,
+    reading_until: datetime,
+    searching_until: datetime,
+    limit: int,
 ) -> list[Due]:
     """Attempts of which we want to hear, leased; longer where the execution has yet to be searched for."""
-    rows = await connection.fetch(CLAIM_LOOK_UPS, now, reading_until, searching_until, limit)
+    rows = await connection.fetch(
+        CLAIM_LOOK_UPS, now, reading_until, searching_until, limit, whose.providers, whose.are_meant
+    )
     return [Due(**row) for row in rows]
