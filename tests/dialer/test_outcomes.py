@@ -48,6 +48,7 @@ from cualify_shared.events.call import (
     CallFailed,
     CallInProgress,
     CallProviderAccepted,
+    Fallback,
     Retry,
     TranscriptTurn,
 )
@@ -600,6 +601,22 @@ def test_a_call_that_waits_to_be_rung_again_ends_as_it_rang_last_or_canceled() -
     waiting, _ = after(a_persistent_call(), BEGUN, looked(a_snapshot(Phase.BUSY, ref=REF)), now=T0)
     assert after(waiting, GivenUp("expired"))[0].status == "busy"
     assert after(waiting, CancelWanted(T0))[0].status == "canceled"
+
+
+def test_a_provider_without_balance_has_rung_nobody_and_the_next_one_is_asked() -> None:
+    call = a_call()
+    fallback = (Fallback(provider="exotel", provider_agent_id="7"),)
+    call = replace(call, request=call.request.model_copy(update={"fallback_providers": fallback}))
+    poor = looked(replace(a_snapshot(Phase.BALANCE_LOW, ref=REF)))
+    waiting, told = after(call, BEGUN, poor)
+    assert (waiting.waits, waiting.provider, names(told)) == (
+        True,
+        "exotel",
+        ["call.dialing", "call.provider_accepted"],
+    )
+    assert after(call, BEGUN, CancelWanted(T0), poor)[0].status == "failed"
+    ended, _ = after(waiting, replace(BEGUN, ref="exo_2"), LookedUp(2, Found(a_snapshot(Phase.BALANCE_LOW)), T0))
+    assert ended.ended_reason == "balance_low", "and nobody else is left"
 
 
 def test_an_attempt_that_was_not_rung_is_not_one_of_those_that_were_asked_for() -> None:

@@ -224,9 +224,15 @@ def _refused(call: Call, attempt: Attempt, *, now: datetime) -> Step:
     call = _with(call, attempt)
     if call.cancel_requested_at is not None:
         return _ended(call, ends.canceled(now))
-    if call.route + 1 < len(call.routes):
+    if _may_turn_elsewhere(call):
         return Step(replace(_on_next_route(call), state=CallState.QUEUED, next_at=now))
     return _ended(call, End(status="failed", reason="provider_refused", ended_at=now, ended_by="provider"))
+
+
+def _may_turn_elsewhere(call: Call) -> bool:
+    """Whether a call of which its last attempt surely rang nobody has a provider that was not asked yet."""
+    last = call.attempts[-1]
+    return call.cancel_requested_at is None and last.started_at is None and call.route + 1 < len(call.routes)
 
 
 def _again(call: Call, attempt: Attempt, at_least_sec: float, *, now: datetime, pace: Pace) -> Step:
@@ -394,6 +400,8 @@ def _ended_by_provider(call: Call, attempt: Attempt, snapshot: Snapshot, *, now:
     call = _with(call, _closed(attempt, reason, ended_at))
     if next_at := _rung_again_at(call, status, now=now):
         return Step(replace(call, state=CallState.QUEUED, next_at=next_at), (*told, *heard))
+    if snapshot.phase is Phase.BALANCE_LOW and _may_turn_elsewhere(call):
+        return Step(replace(_on_next_route(call), state=CallState.QUEUED, next_at=now))
     end = End(status=status, reason=reason, ended_at=ended_at, ended_by=ended_by, snapshot=snapshot)
     step = _ended(call, end)
     return replace(step, told=(*told, *heard, *step.told))
