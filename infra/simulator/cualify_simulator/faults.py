@@ -11,7 +11,7 @@ from typing import Final
 
 from cualify_simulator.script import LIVES, Answer, Callbacks, Life, life_of
 
-ANSWERS: Final = ("server_error", "dropped", "late", "not_json", "refused", "throttled_twice")
+ANSWERS: Final = ("server_error", "gateway_timeout", "dropped", "late", "not_json", "refused", "throttled_twice")
 CALLBACKS: Final = {"callbacks_lost": Callbacks.NEVER, "callbacks_twice_reordered": Callbacks.TWICE_REORDERED}
 NAMES: Final = (*ANSWERS, *CALLBACKS)
 
