@@ -412,6 +412,30 @@ async def test_of_two_executions_of_one_attempt_the_second_is_stopped_before_it_
     assert (attempt.execution_id, attempt.hang_up) == ("ex-1", None)
 
 
+async def test_a_second_execution_that_a_callback_tells_of_is_read_back_and_stopped_before_it_rings(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    request, other = a_request(), a_request(to_e164="+919990000101")
+    ref = request.provider_call_id
+    provider.answers = [Accepted("ex-1"), Accepted("ex-9")]
+    await dialer.consume(request, other)
+    await dialer.dial()
+    waiting = replace(a_snapshot(), is_waiting=True)
+    provider.executions = {
+        "ex-1": replace(waiting, execution_id="ex-1", ref=ref),
+        "ex-2": replace(waiting, execution_id="ex-2", ref=ref),
+        "ex-9": replace(waiting, execution_id="ex-9", ref=other.provider_call_id),
+    }
+    await dialer.hear(said("queued", ref=ref, execution_id="ex-2"))
+    assert await dialer.recover() == 1, "at once"
+    assert provider.hung_up == ["ex-2"]
+    await dialer.hear(said("queued", ref=ref, execution_id="ex-9"))
+    assert await dialer.recover() == 1
+    assert provider.hung_up == ["ex-2"], "what is another call's is left alone, whatever a callback says"
+    (attempt,) = (await dialer.call(request.call_id)).attempts
+    assert (attempt.execution_id, attempt.hang_up) == ("ex-1", None)
+
+
 async def test_what_an_ended_call_was_carried_under_is_never_taken_for_the_next_one_to_its_number(
     dialer: Dialer, provider: ScriptedProvider
 ) -> None:

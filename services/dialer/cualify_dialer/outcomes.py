@@ -213,8 +213,10 @@ def _answered(call: Call, attempt: Attempt, learnt: Answered, *, now: datetime, 
 
 
 def _accepted(call: Call, attempt: Attempt, answer: Accepted, *, now: datetime, pace: Pace) -> Step:
+    if attempt.execution_id == answer.execution_id:
+        return Step(call)
     if attempt.execution_id is not None:
-        return Step(call, alarms=() if attempt.execution_id == answer.execution_id else (Alarm.SECOND_EXECUTION,))
+        return _second_told_of(call, attempt, answer.execution_id, is_ours=True, now=now)
     attempt = _adopted(attempt, answer)
     return Step(_with(call, replace(attempt, look_up_at=look_times.next_look(call, attempt, now=now, pace=pace))))
 
@@ -252,7 +254,7 @@ def _again(call: Call, attempt: Attempt, at_least_sec: float, *, now: datetime, 
 
 def _heard(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime, pace: Pace) -> Step:
     if attempt.execution_id not in (None, snapshot.execution_id, snapshot.carrier_id):
-        return Step(call, alarms=(Alarm.SECOND_EXECUTION,))
+        return _second_told_of(call, attempt, snapshot.execution_id, is_ours=snapshot.ref == attempt.ref, now=now)
     was_nameless = attempt.execution_id is None
     attempt = _adopted(attempt, snapshot)
     if snapshot.is_last or (was_nameless and call.cancel_requested_at is not None):
@@ -261,6 +263,13 @@ def _heard(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime, p
         return Step(_with(call, attempt))
     step = _advanced(call, attempt, snapshot, now=now)
     return replace(step, call=_in_time(step.call, attempt.number, pace=pace))
+
+
+def _second_told_of(call: Call, attempt: Attempt, execution_id: str, *, is_ours: bool, now: datetime) -> Step:
+    """Looked at once, so that it is stopped before it rings, if it still waits and does carry our reference."""
+    if is_ours:
+        attempt = replace(attempt, second_id=execution_id, look_up_at=min(now, attempt.look_up_at))
+    return Step(_with(call, attempt), alarms=(Alarm.SECOND_EXECUTION,))
 
 
 def _in_time(call: Call, number: int, *, pace: Pace) -> Call:

@@ -95,7 +95,7 @@ FOR UPDATE
 
 LOCK_ATTEMPTS = """
 SELECT call_id, number, ref, provider, agent_id, hang_up, state, asked_at, look_up_at, empty_looks, execution_id,
-       carrier_id, provider_status, started_at, disconnected_at, told, result, ended_at
+       carrier_id, second_id, provider_status, started_at, disconnected_at, told, result, ended_at
 FROM attempts
 WHERE call_id = ANY($1::uuid[])
 ORDER BY ref
@@ -149,6 +149,7 @@ def _attempt(row: Row) -> Attempt:
         empty_looks=row["empty_looks"],
         execution_id=row["execution_id"],
         carrier_id=row["carrier_id"],
+        second_id=row["second_id"],
         provider_status=row["provider_status"],
         started_at=row["started_at"],
         disconnected_at=row["disconnected_at"],
@@ -200,17 +201,18 @@ async def write_jobs(connection: Connection, calls: Sequence[Call]) -> None:
 WRITE_ATTEMPTS = """
 INSERT INTO attempts (ref, call_id, number, org_id, provider, to_e164, state, asked_at, look_up_at, empty_looks,
                       execution_id, provider_status, started_at, disconnected_at, told, result, ended_at, agent_id,
-                      hang_up, carrier_id)
+                      hang_up, carrier_id, second_id)
 SELECT *
 FROM unnest($1::text[], $2::uuid[], $3::integer[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
             $9::timestamptz[], $10::integer[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[],
-            $15::jsonb[], $16::text[], $17::timestamptz[], $18::text[], $19::text[], $20::text[])
+            $15::jsonb[], $16::text[], $17::timestamptz[], $18::text[], $19::text[], $20::text[], $21::text[])
 ON CONFLICT (ref) DO UPDATE
 SET state = EXCLUDED.state,
     look_up_at = EXCLUDED.look_up_at,
     empty_looks = EXCLUDED.empty_looks,
     execution_id = EXCLUDED.execution_id,
     carrier_id = EXCLUDED.carrier_id,
+    second_id = EXCLUDED.second_id,
     provider_status = EXCLUDED.provider_status,
     started_at = EXCLUDED.started_at,
     disconnected_at = EXCLUDED.disconnected_at,
@@ -245,6 +247,7 @@ async def write_attempts(connection: Connection, attempts: Sequence[tuple[Call, 
         [attempt.agent_id for _, attempt in attempts],
         [attempt.hang_up for _, attempt in attempts],
         [attempt.carrier_id for _, attempt in attempts],
+        [attempt.second_id for _, attempt in attempts],
     )
 
 

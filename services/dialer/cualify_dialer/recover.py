@@ -7,6 +7,7 @@ keeps no other's calls from their ends.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -120,6 +121,8 @@ class Recovering:
             async with asyncio.timeout(SEARCH_LEASE_SEC - LEASE_MARGIN_SEC):
                 hang_up = await self._hang_up(provider, due)
                 look = await provider.look_up(_order(due), now=self._clock())
+                if due.second_id is not None:
+                    await self._stop_second(provider, due, due.second_id)
                 if isinstance(look, Found):
                     hang_up = await self._stop_what_waits(provider, due, look) or hang_up
                 return hang_up, look
@@ -129,6 +132,12 @@ class Recovering:
     async def _hang_up(self, provider: Provider, due: Due) -> HangUp | None:
         wanted = due.is_to_be_ended(now=self._clock(), overtime_sec=self._pace.hang_up_after_sec)
         return await provider.hang_up(due.execution_id) if wanted and due.execution_id is not None else None
+
+    async def _stop_second(self, provider: Provider, due: Due, second_id: str) -> None:
+        """Callbacks are hints: only what is read back as ours, and as waiting, is stopped."""
+        look = await provider.look_up(replace(_order(due), execution_id=second_id), now=self._clock())
+        if isinstance(look, Found) and look.snapshot.ref == due.ref and look.snapshot.is_waiting:
+            log.error("second_execution_stopped", outcome=type(await provider.hang_up(second_id)).__name__)
 
     async def _stop_what_waits(self, provider: Provider, due: Due, found: Found) -> Stopped | None:
         """What must not ring any more, or would ring a second time. What is being dialed already is left alone."""

@@ -332,7 +332,8 @@ FROM due, dial_jobs AS job
 WHERE attempts.ref = due.ref AND job.call_id = attempts.call_id
 RETURNING attempts.call_id, attempts.number, attempts.ref, attempts.provider, attempts.to_e164, attempts.asked_at,
           attempts.execution_id, attempts.carrier_id, attempts.look_up_at, attempts.org_id, attempts.agent_id,
-          attempts.started_at, attempts.hang_up, attempts.disconnected_at, job.cancel_requested_at, job.latest_at,
+          attempts.second_id, attempts.started_at, attempts.hang_up, attempts.disconnected_at,
+          job.cancel_requested_at, job.latest_at,
           job.request ->> 'from_e164' AS from_e164,
           (job.request #>> '{terms,max_duration_sec}')::integer AS max_duration_sec,
           ARRAY(
@@ -360,6 +361,7 @@ class Due:
     asked_at: datetime
     execution_id: str | None
     carrier_id: str | None
+    second_id: str | None
     look_up_at: datetime
     org_id: UUID
     agent_id: str
