@@ -284,6 +284,25 @@ def test_a_second_execution_is_an_alarm_and_the_first_is_kept() -> None:
     assert found.alarms == (Alarm.SECOND_EXECUTION,)
 
 
+def test_the_answer_to_our_request_is_believed_before_a_callback_with_another_id() -> None:
+    """A forged callback may be here first. What it named is looked at, and stopped only if it is read back as ours."""
+    forged = a_snapshot(Phase.IN_PROGRESS, ref=REF, execution_id="somebody's")
+    call, _ = after(a_call(), BEGUN, Heard(1, forged), now=T0)
+    step = fold(call, Answered(1, Accepted("ex-1")), now=T0, pace=PACE)
+    attempt = step.call.attempts[0]
+    assert (attempt.execution_id, attempt.second_id, attempt.look_up_at) == ("ex-1", "somebody's", T0)
+    assert step.alarms == (Alarm.SECOND_EXECUTION,)
+    call, told = after(step.call, looked(TALKED))
+    assert (call.status, call.attempts[0].execution_id) == ("completed", "ex-1")
+    assert isinstance(told[-1], CallCompleted)
+
+
+def test_no_call_ends_at_its_limit_by_what_another_call_shows() -> None:
+    call, _ = after(a_call(), BEGUN, Heard(1, shown(Phase.IN_PROGRESS, 40)), now=T0 + timedelta(seconds=41))
+    step = seen_at(call, 355, shown(Phase.IN_PROGRESS, 40, ref="boln_another", talked_sec=Decimal(300)))
+    assert (step.call.state, step.told) == (CallState.OPEN, ())
+
+
 def test_a_call_found_by_its_own_id_and_heard_of_by_its_requests_is_one_execution() -> None:
     call, _ = after(a_call(), BEGUN, Answered(1, Unknown("504")), looked(a_snapshot(execution_id="call-1")), now=T0)
     heard = replace(a_snapshot(Phase.BUSY, execution_id="request-1"), carrier_id="call-1")

@@ -213,10 +213,12 @@ def _answered(call: Call, attempt: Attempt, learnt: Answered, *, now: datetime, 
 
 
 def _accepted(call: Call, attempt: Attempt, answer: Accepted, *, now: datetime, pace: Pace) -> Step:
+    """The answer to our own request is believed before a callback that came ahead of it with another id."""
     if attempt.execution_id == answer.execution_id:
         return Step(call)
     if attempt.execution_id is not None:
-        return _second_told_of(call, attempt, answer.execution_id, is_ours=True, now=now)
+        told_before, attempt = attempt.execution_id, replace(attempt, execution_id=answer.execution_id)
+        return _second_told_of(call, attempt, told_before, is_ours=True, now=now)
     attempt = _adopted(attempt, answer)
     return Step(_with(call, replace(attempt, look_up_at=look_times.next_look(call, attempt, now=now, pace=pace))))
 
@@ -353,6 +355,8 @@ def _missing(call: Call, attempt: Attempt, *, is_newest: bool, now: datetime, pa
 def _at_its_limit(step: Step, attempt: Attempt, look: LookUp, *, now: datetime) -> Step:
     """The call's time is over, and what was read back of it shows no end: it ends by what is known of it."""
     if not isinstance(look, Found) or look.snapshot.execution_id != attempt.execution_id:
+        return step
+    if look.snapshot.ref not in (None, attempt.ref):
         return step
     if attempt.disconnected_at is not None:
         end = ends.dropped(step.call, attempt, look.snapshot, dropped_at=attempt.disconnected_at, now=now)
