@@ -512,6 +512,15 @@ def test_a_line_that_dropped_is_completed_at_its_limit_and_leaves_its_artifacts_
     assert (step.call.status, step.call.ended_at) == ("completed", T0 + timedelta(seconds=68)), "and ends once"
 
 
+def test_a_line_of_which_a_callback_said_that_it_dropped_is_live_where_it_is_read_back_as_live() -> None:
+    call, _ = after(a_call(), *ACCEPTED, looked(shown(Phase.IN_PROGRESS, 8)), now=T0 + timedelta(seconds=30))
+    call, _ = after(call, Heard(1, shown(Phase.DISCONNECTED, 40)), now=T0 + timedelta(seconds=41))
+    step = seen_at(call, 355, shown(Phase.IN_PROGRESS, 8))
+    (end,) = step.told
+    assert isinstance(end, CallCompleted)
+    assert (end.duration_sec, end.ended_reason, step.alarms) == (300, "time_limit", (Alarm.OVERRUN,))
+
+
 def test_a_line_that_dropped_before_anybody_was_seen_to_answer_is_completed_only_with_talking_time() -> None:
     call, _ = after(a_call(), *ACCEPTED, now=T0)
     talked = seen_at(call, 355, shown(Phase.DISCONNECTED, 300, talked_sec=Decimal("59.2")))

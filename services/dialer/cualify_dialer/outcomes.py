@@ -358,14 +358,15 @@ def _at_its_limit(step: Step, attempt: Attempt, look: LookUp, *, now: datetime) 
         return step
     if look.snapshot.ref not in (None, attempt.ref):
         return step
-    if attempt.disconnected_at is not None:
+    is_live = look.snapshot.phase is Phase.IN_PROGRESS
+    if attempt.disconnected_at is not None and not is_live:
         end = ends.dropped(step.call, attempt, look.snapshot, dropped_at=attempt.disconnected_at, now=now)
     else:
         end = ends.talking(step.call, attempt, look.snapshot, now=now)
     told, alarms = step.told, step.alarms
     if end.reason == "outcome_unknown":
         alarms = (*alarms, Alarm.OUTCOME_UNKNOWN)
-    elif attempt.disconnected_at is None:
+    elif is_live:
         alarms = (*alarms, Alarm.OVERRUN)
     if attempt.started_at is None and end.snapshot is not None and end.snapshot.talked_sec > 0:
         attempt = replace(attempt, started_at=facts.started_at(end.snapshot, attempt, ended=end.ended_at, now=now))
