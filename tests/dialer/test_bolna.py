@@ -14,13 +14,16 @@ from aiohttp.test_utils import TestServer
 from cualify_dialer.providers import (
     Accepted,
     Found,
+    HangUp,
     Missing,
     NotSent,
     Order,
     Phase,
     Ready,
     Refused,
+    Stopped,
     Throttled,
+    TooLate,
     Unclear,
     Unfit,
     Unknown,
@@ -29,6 +32,9 @@ from cualify_dialer.providers import (
 from cualify_dialer.providers.bolna import Bolna
 from cualify_dialer.providers.bolna_says import PHASES, snapshot_in, turns_in
 from cualify_shared.clock import now as utc_now
+from cualify_shared.events.call import CallTranscriptReady
+from cualify_shared.ids import new_id
+from cualify_shared.outbox import MAX_RECORD_BYTES
 from tests.dialer.support import AGENT_ID
 
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -45,11 +51,15 @@ class FakeBolna:
     queries: list[dict[str, str]] = field(default_factory=list)
     agent: Any = field(default_factory=dict)
     agent_reads: int = 0
+    stop_status: int = 200
     url: str = ""
 
     async def read_agent(self, request: web.Request) -> web.StreamResponse:
         self.agent_reads += 1
         return web.json_response(self.agent) if isinstance(self.agent, dict) else web.Response(status=self.agent)
+
+    async def stop(self, request: web.Request) -> web.StreamResponse:
+        return web.json_response({}, status=self.stop_status)
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         self.bodies.append(await request.json())
@@ -70,6 +80,7 @@ class FakeBolna:
 async def fake() -> AsyncIterator[FakeBolna]:
     fake, app = FakeBolna(), web.Application()
     app.router.add_post("/call", fake.create)
+    app.router.add_post("/call/{id}/stop", fake.stop)
     app.router.add_get(f"/v2/agent/{AGENT_ID}/executions", fake.listing)
     app.router.add_get("/executions/{id}", fake.read)
     app.router.add_get(f"/v2/agent/{AGENT_ID}", fake.read_agent)
@@ -199,6 +210,10 @@ async def test_two_executions_of_one_reference_are_both_told(fake: FakeBolna, bo
     look = await bolna.look_up(an_order(), now=utc_now())
     assert isinstance(look, Found)
     assert (look.snapshot.execution_id, look.others) == ("early", ("late",))
+    fake.executions["late"] = an_execution("late", status="ringing", created_at="2026-11-23T10:00:09")
+    look = await bolna.look_up(an_order(), now=utc_now())
+    assert isinstance(look, Found)
+    assert (look.snapshot.execution_id, look.others) == ("late", ("early",)), "the one that waits can be stopped"
 
 
 @pytest.mark.parametrize(
@@ -259,6 +274,38 @@ def test_names_that_drift_nulls_and_numbers_as_text_are_read() -> None:
     assert seen.created_at is not None
     assert seen.created_at.isoformat() == "2025-11-19T08:48:27.193399+00:00"
     assert (seen.updated_at, seen.ref, seen.answered_by, seen.facts) == (None, None, None, ())
+
+
+def test_a_transcript_of_any_length_fits_into_an_event() -> None:
+    for said in ("assistant: नमस्ते\n" * 400_000, 'user: "\x01"\n' * 200_000, "user: " + "अ" * 900_000):
+        turns = turns_in(said)
+        assert turns
+        event = CallTranscriptReady(call_id=new_id(), org_id=new_id(), transcript=turns)
+        assert len(event.model_dump_json()) < MAX_RECORD_BYTES - 2000
+
+
+def test_a_recording_is_an_address_of_the_web() -> None:
+    def recorded(url: object) -> object:
+        seen = snapshot_in({"id": "x", "status": "completed", "telephony_data": {"recording_url": url}})
+        return seen and seen.recording_url
+
+    assert recorded("https://api.bolna.ai/recordings/call/x") == "https://api.bolna.ai/recordings/call/x"
+    assert [recorded(url) for url in ("javascript:alert(1)", "recordings/x", "", None, 7)] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (200, Stopped()),
+        (400, TooLate()),
+        *((status, Unclear(f"answered {status}")) for status in (401, 403, 404, 429, 503)),
+    ],
+)
+async def test_only_an_answer_about_the_call_says_that_it_can_not_be_stopped(
+    fake: FakeBolna, bolna: Bolna, status: int, expected: HangUp
+) -> None:
+    fake.stop_status = status
+    assert await bolna.hang_up("ex-1") == expected
 
 
 def test_a_transcript_becomes_turns() -> None:

@@ -1,6 +1,7 @@
 """What a callback does to its call: the short way leaves out only what the long one would not have done."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -44,6 +45,7 @@ SAID = [
 def as_it_is(attempt: Attempt) -> Owner:
     return Owner(
         ref=attempt.ref,
+        provider=attempt.provider,
         call_id=a_request().call_id,
         number=attempt.number,
         execution_id=attempt.execution_id,
@@ -115,3 +117,16 @@ async def test_every_body_is_kept_and_a_hint_makes_the_look_up_due_even_when_it_
         await dialer.recover()
         assert provider.looks.count(f"ex-{ref}") == 1 + _
     assert await dialer.pool.fetchval("SELECT count(*) FROM provider_events") == len(words) + 1
+
+
+async def test_a_provider_speaks_only_of_its_own_attempts(make_dialer: Callable[..., Dialer]) -> None:
+    """An account's token is known to whoever sets up agents there: it opens nobody else's calls."""
+    dialer = make_dialer(ScriptedProvider(name="exotel", ref_prefix="exo"))
+    request = a_request(provider="exotel")
+    await dialer.consume(request)
+    (asking,) = await dialer.dialing.claim(1)
+    ref = asking.order.ref
+    assert await dialer.hear(a_body("in-progress", ref), provider="bolna") == [False]
+    assert await dialer.hear(a_body("in-progress", ref, n=2), provider="exotel") == [True]
+    assert await dialer.hear(a_body("completed", ref, context_details=None), provider="bolna") == [False]
+    assert await dialer.names(request.call_id) == ["call.dialing", "call.provider_accepted", "call.in_progress"]

@@ -4,19 +4,25 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import orjson
+import pytest
 
+from cualify_dialer import recover
 from cualify_dialer.model import AttemptState, CallState
 from cualify_dialer.providers import (
     Accepted,
+    Found,
+    LookUp,
+    Order,
     Phase,
     Refused,
     Snapshot,
     Stopped,
     Throttled,
+    Unclear,
     Unfit,
     Unknown,
     Unreadable,
@@ -281,6 +287,36 @@ async def test_two_replicas_look_an_attempt_up_once(make_dialer: MakeDialer, pro
     assert len(provider.looks) == len(set(provider.looks)) == 20
 
 
+async def test_a_provider_that_hangs_keeps_no_other_providers_calls_from_their_ends(
+    make_dialer: MakeDialer, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging(ScriptedProvider):
+        async def look_up(self, order: Order, *, now: datetime) -> LookUp:
+            self.looks.append(order.ref)
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+    monkeypatch.setattr(recover, "LOOKS_AT_ONCE", 3)
+    hanging = Hanging(name="exotel", ref_prefix="exo")
+    dialer = make_dialer(hanging)
+    others = [a_request(to_e164=f"+91999000{n:04d}", provider="exotel") for n in range(5)]
+    request = a_request()
+    provider.answers = [Accepted("ex-1")]
+    provider.executions["ex-1"] = completed(request.provider_call_id)
+    await dialer.consume(*others, request)
+    await dialer.dial()
+    await dialer.make_due()
+    await dialer.pool.execute("UPDATE attempts SET look_up_at = now() - interval '1 minute' WHERE provider = 'exotel'")
+    stop = asyncio.Event()
+    looking = asyncio.create_task(dialer.recovering.run(stop))
+    async with asyncio.timeout(10):
+        while (await dialer.call(request.call_id)).state is not CallState.ENDED:
+            await asyncio.sleep(0.01)
+    assert len(hanging.looks) == 3, "as many at once as a provider may have"
+    stop.set()
+    await looking
+
+
 async def test_a_canceled_call_is_hung_up_once_and_its_end_is_read_back(
     dialer: Dialer, provider: ScriptedProvider
 ) -> None:
@@ -317,6 +353,119 @@ async def test_a_call_beyond_its_time_is_hung_up_without_any_callback(
     assert await dialer.recover() == 1, "exactly then, whatever the usual time is"
     end = await dialer.end(request.call_id)
     assert (provider.hung_up, end.model_dump()["ended_reason"]) == (["ex-1"], "time_limit")
+
+
+async def test_what_the_provider_still_has_in_its_queue_at_latest_at_is_stopped_and_never_rings_late(
+    make_dialer: MakeDialer, provider: ScriptedProvider
+) -> None:
+    now = [utc_now() + timedelta(seconds=1)]
+    dialer = make_dialer(clock=lambda: now[0])
+    request = a_request(latest_at=now[0] + timedelta(seconds=50))
+    provider.answers, provider.hang_ups = [Accepted("ex-1")], [Unclear("503"), Stopped()]
+    await dialer.consume(request)
+    await dialer.dial()
+    waiting = replace(a_snapshot(Phase.PENDING, ref=request.provider_call_id), is_waiting=True)
+    provider.executions["ex-1"] = waiting
+    now[0] += timedelta(seconds=30)
+    assert await dialer.recover() == 1
+    assert provider.hung_up == []
+    now[0] += timedelta(seconds=20)
+    assert await dialer.recover() == 1, "exactly then, whatever the usual time is"
+    assert provider.hung_up == ["ex-1"]
+    now[0] += timedelta(seconds=30)
+    assert await dialer.recover() == 1, "and again where the provider did not answer"
+    provider.executions["ex-1"] = replace(waiting, phase=Phase.CANCELED, status="stopped", is_waiting=False)
+    now[0] += timedelta(seconds=5)
+    assert await dialer.recover() == 1
+    end = await dialer.end(request.call_id)
+    assert (provider.hung_up, end.model_dump()["ended_reason"]) == (["ex-1", "ex-1"], "expired")
+
+
+async def test_a_phone_that_rings_already_at_latest_at_is_left_ringing(
+    make_dialer: MakeDialer, provider: ScriptedProvider
+) -> None:
+    now = [utc_now() + timedelta(seconds=1)]
+    dialer = make_dialer(clock=lambda: now[0])
+    request = a_request(latest_at=now[0] + timedelta(seconds=20))
+    provider.answers = [Accepted("ex-1")]
+    await dialer.consume(request)
+    await dialer.dial()
+    provider.executions["ex-1"] = a_snapshot(Phase.PENDING, ref=request.provider_call_id)
+    now[0] += timedelta(seconds=20)
+    assert await dialer.recover() == 1
+    assert provider.hung_up == []
+
+
+async def test_of_two_executions_of_one_attempt_the_second_is_stopped_before_it_rings(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    request = a_request()
+    ref = request.provider_call_id
+    provider.answers = [Unknown("answered 504")]
+    await dialer.consume(request)
+    await dialer.dial()
+    provider.executions = {one: a_snapshot(ref=ref, execution_id=one) for one in ("ex-1", "ex-2")}
+    await dialer.make_due()
+    await dialer.recover()
+    assert provider.hung_up == ["ex-2"]
+    (attempt,) = (await dialer.call(request.call_id)).attempts
+    assert (attempt.execution_id, attempt.hang_up) == ("ex-1", None)
+
+
+async def test_a_second_execution_that_a_callback_tells_of_is_read_back_and_stopped_before_it_rings(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    request, other = a_request(), a_request(to_e164="+919990000101")
+    ref = request.provider_call_id
+    provider.answers = [Accepted("ex-1"), Accepted("ex-9")]
+    await dialer.consume(request, other)
+    await dialer.dial()
+    waiting = replace(a_snapshot(), is_waiting=True)
+    provider.executions = {
+        "ex-1": replace(waiting, execution_id="ex-1", ref=ref),
+        "ex-2": replace(waiting, execution_id="ex-2", ref=ref),
+        "ex-9": replace(waiting, execution_id="ex-9", ref=other.provider_call_id),
+    }
+    await dialer.hear(said("queued", ref=ref, execution_id="ex-2"))
+    assert await dialer.recover() == 1, "at once"
+    assert provider.hung_up == ["ex-2"]
+    await dialer.hear(said("queued", ref=ref, execution_id="ex-9"))
+    assert await dialer.recover() == 1
+    assert provider.hung_up == ["ex-2"], "what is another call's is left alone, whatever a callback says"
+    (attempt,) = (await dialer.call(request.call_id)).attempts
+    assert (attempt.execution_id, attempt.hang_up) == ("ex-1", None)
+
+
+async def test_what_an_ended_call_was_carried_under_is_never_taken_for_the_next_one_to_its_number(
+    dialer: Dialer, provider: ScriptedProvider
+) -> None:
+    first, second = a_request(), a_request()
+    provider.answers = [Accepted("request-1"), Unknown("504")]
+    await dialer.consume(first)
+    await dialer.dial()
+    seen = a_snapshot(Phase.BUSY, ref=first.provider_call_id, execution_id="request-1")
+    provider.executions["request-1"] = replace(seen, carrier_id="call-1")
+    await dialer.make_due()
+    await dialer.recover()
+    await dialer.consume(second)
+    await dialer.dial()
+    await dialer.make_due()
+    (due,) = await dialer.recovering.claim(10)
+    assert (due.call_id, due.not_ours) == (second.call_id, ["call-1"])
+
+
+async def test_a_call_that_only_rings_the_same_number_is_not_stopped(
+    dialer: Dialer, provider: ScriptedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look_up(_: ScriptedProvider, order: Order, *, now: datetime) -> LookUp:
+        return Found(a_snapshot(ref=None, execution_id="ex-1"), others=("somebody's",))
+
+    monkeypatch.setattr(ScriptedProvider, "look_up", look_up)
+    await dialer.consume(a_request())
+    await dialer.dial()
+    await dialer.make_due()
+    await dialer.recover()
+    assert provider.hung_up == []
 
 
 async def test_the_id_of_the_request_that_placed_a_call_is_in_all_its_events(

@@ -25,9 +25,9 @@ from cualify_dialer.providers import (
 )
 from cualify_shared.clock import now as utc_now
 from cualify_shared.database import Pool
-from cualify_shared.events.call import CallFailed, Fallback
+from cualify_shared.events.call import CallFailed, Fallback, Retry
 from cualify_shared.ids import new_id
-from tests.dialer.support import Dialer, ScriptedProvider, a_request, a_snapshot, a_wish
+from tests.dialer.support import PACE, Dialer, ScriptedProvider, a_request, a_snapshot, a_wish
 
 MakeDialer = Callable[..., Dialer]
 
@@ -340,6 +340,27 @@ async def test_calls_of_a_provider_that_is_left_alone_go_to_their_next_one(
     await dialer.dial()
     assert [order.to_e164 for order in other.placed] == ["+919991000002"]
     assert (await dialer.call(loyal.call_id)).state is CallState.QUEUED
+
+
+async def test_no_call_has_more_attempts_than_an_event_can_number(
+    make_dialer: MakeDialer, provider: ScriptedProvider
+) -> None:
+    """The claim would fail on it for ever, and with it everybody's calls."""
+    dialer = make_dialer(pace=replace(PACE, attempts_limit=2))
+    request = a_request(retry=Retry(max_attempts=3, on=("busy",), intervals_min=(1,)))
+    provider.answers = [Throttled(None), Accepted("ex-1")]
+    provider.executions["ex-1"] = a_snapshot(Phase.BUSY)
+    await dialer.consume(request)
+    for _ in range(2):
+        await dialer.pool.execute("UPDATE dial_jobs SET next_at = now()")
+        await dialer.dial()
+    await dialer.make_due()
+    await dialer.recover()
+    assert (await dialer.call(request.call_id)).waits
+    await dialer.pool.execute("UPDATE dial_jobs SET next_at = now()")
+    assert await dialer.dial() == []
+    call = await dialer.call(request.call_id)
+    assert (call.status, call.ended_reason, len(call.attempts)) == ("busy", "busy", 2)
 
 
 async def test_when_every_provider_refuses_the_call_ends(make_dialer: MakeDialer, provider: ScriptedProvider) -> None:

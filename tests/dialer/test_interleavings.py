@@ -126,7 +126,14 @@ class Execution:
         status = self.statuses[-1]
         phase = {**phases, **WORDS, "canceled": Phase.CANCELED}[status]
         talked = Decimal(10 if status == "completed" else 0)
-        return Snapshot(execution_id=self.id, ref=self.ref, phase=phase, status=status, talked_sec=talked)
+        return Snapshot(
+            execution_id=self.id,
+            ref=self.ref,
+            phase=phase,
+            status=status,
+            is_waiting=status == "queued",
+            talked_sec=talked,
+        )
 
 
 @dataclass(slots=True)
@@ -335,8 +342,9 @@ class Interleavings(RuleBasedStateMachine):
         self.do(self._rules())
 
     async def _rules(self) -> None:
-        jobs = await self.pool.fetch("SELECT call_id, org_id, state, to_e164, parked, status FROM dial_jobs")
-        attempts = await self.pool.fetch("SELECT call_id, org_id, provider, to_e164, state, result FROM attempts")
+        jobs = await self.pool.fetch("SELECT call_id, org_id, provider, state, to_e164, parked, status FROM dial_jobs")
+        attempts = await self.pool.fetch("SELECT ref, call_id, org_id, provider, to_e164, state, result FROM attempts")
+        self._no_phone_rings_twice_at_once({one["ref"]: one["result"] for one in attempts})
         alive = [one for one in attempts if one["state"] != "ended"]
         assert max(Counter(one["to_e164"] for one in alive).values(), default=0) <= 1
         on_line = [one for one in alive if one["state"] != "disconnected"]
@@ -353,12 +361,19 @@ class Interleavings(RuleBasedStateMachine):
         await self._nobody_is_forgotten(jobs, alive)
         self._events_are_right(jobs, [decode(row["payload"]) for row in await self._outbox()])
 
+    def _no_phone_rings_twice_at_once(self, results: dict[str, str | None]) -> None:
+        """But for those of which nobody could find out anything, and everybody was told so."""
+        alive = [one for network in self.networks for one in network.executions if not one.is_over]
+        ringing = Counter(one.to_e164 for one in alive if results[one.ref] != "outcome_unknown")
+        assert max(ringing.values(), default=0) <= 1
+
     async def _nobody_is_forgotten(self, jobs: list[asyncpg.Record], alive: list[asyncpg.Record]) -> None:
-        """Who is parked waits behind an open attempt, a job that is not parked, or a number that was just freed."""
+        """Who is parked waits behind an open attempt, a number that was just freed, or one of its own org's calls."""
         freed = {row["to_e164"] for row in await self.pool.fetch("SELECT to_e164 FROM freed_numbers")}
         held = freed | {one["to_e164"] for one in alive}
-        held |= {job["to_e164"] for job in jobs if job["state"] == "queued" and not job["parked"]}
-        assert {job["to_e164"] for job in jobs if job["state"] == "queued" and job["parked"]} <= held
+        waiting = [job for job in jobs if job["state"] == "queued" and job["to_e164"] not in held]
+        queues = {(job["to_e164"], job["org_id"], job["provider"]) for job in waiting if not job["parked"]}
+        assert {(job["to_e164"], job["org_id"], job["provider"]) for job in waiting} <= queues
 
     def _events_are_right(self, jobs: list[asyncpg.Record], events: list[Event]) -> None:
         ends = Counter(event.key for event in events if event.type.name in ("call.completed", "call.failed"))

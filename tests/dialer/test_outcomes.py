@@ -49,6 +49,7 @@ from cualify_shared.events.call import (
     CallInProgress,
     CallProviderAccepted,
     CallRetryScheduled,
+    Fallback,
     Retry,
     TranscriptTurn,
 )
@@ -284,6 +285,40 @@ def test_a_second_execution_is_an_alarm_and_the_first_is_kept() -> None:
     assert found.alarms == (Alarm.SECOND_EXECUTION,)
 
 
+def test_the_answer_to_our_request_is_believed_before_a_callback_with_another_id() -> None:
+    """A forged callback may be here first. What it named is looked at, and stopped only if it is read back as ours."""
+    forged = a_snapshot(Phase.IN_PROGRESS, ref=REF, execution_id="somebody's")
+    call, _ = after(a_call(), BEGUN, Heard(1, forged), now=T0)
+    step = fold(call, Answered(1, Accepted("ex-1")), now=T0, pace=PACE)
+    attempt = step.call.attempts[0]
+    assert (attempt.execution_id, attempt.second_id, attempt.look_up_at) == ("ex-1", "somebody's", T0)
+    assert step.alarms == (Alarm.SECOND_EXECUTION,)
+    call, told = after(step.call, looked(TALKED))
+    assert (call.status, call.attempts[0].execution_id) == ("completed", "ex-1")
+    assert isinstance(told[-1], CallCompleted)
+
+
+def test_no_call_ends_at_its_limit_by_what_another_call_shows() -> None:
+    call, _ = after(a_call(), BEGUN, Heard(1, shown(Phase.IN_PROGRESS, 40)), now=T0 + timedelta(seconds=41))
+    step = seen_at(call, 355, shown(Phase.IN_PROGRESS, 40, ref="boln_another", talked_sec=Decimal(300)))
+    assert (step.call.state, step.told) == (CallState.OPEN, ())
+
+
+def test_a_call_found_by_its_own_id_and_heard_of_by_its_requests_is_one_execution() -> None:
+    call, _ = after(a_call(), BEGUN, Answered(1, Unknown("504")), looked(a_snapshot(execution_id="call-1")), now=T0)
+    heard = replace(a_snapshot(Phase.BUSY, execution_id="request-1"), carrier_id="call-1")
+    step = fold(call, Heard(1, heard), now=T0 + timedelta(seconds=9), pace=PACE)
+    assert step.alarms == ()
+    attempt = step.call.attempts[0]
+    assert (attempt.execution_id, attempt.carrier_id, attempt.look_up_at) == (
+        "request-1",
+        "call-1",
+        T0 + timedelta(seconds=1),
+    )
+    late = fold(step.call, looked(a_snapshot(Phase.BUSY, execution_id="call-1")), now=T0, pace=PACE)
+    assert (late.call.status, late.alarms) == ("busy", ())
+
+
 def test_another_calls_execution_changes_nothing() -> None:
     call, _ = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")))
     unchanged, told = after(call, looked(replace(TALKED, ref="boln_another")))
@@ -478,6 +513,15 @@ def test_a_line_that_dropped_is_completed_at_its_limit_and_leaves_its_artifacts_
     assert (step.call.status, step.call.ended_at) == ("completed", T0 + timedelta(seconds=68)), "and ends once"
 
 
+def test_a_line_of_which_a_callback_said_that_it_dropped_is_live_where_it_is_read_back_as_live() -> None:
+    call, _ = after(a_call(), *ACCEPTED, looked(shown(Phase.IN_PROGRESS, 8)), now=T0 + timedelta(seconds=30))
+    call, _ = after(call, Heard(1, shown(Phase.DISCONNECTED, 40)), now=T0 + timedelta(seconds=41))
+    step = seen_at(call, 355, shown(Phase.IN_PROGRESS, 8))
+    (end,) = step.told
+    assert isinstance(end, CallCompleted)
+    assert (end.duration_sec, end.ended_reason, step.alarms) == (300, "time_limit", (Alarm.OVERRUN,))
+
+
 def test_a_line_that_dropped_before_anybody_was_seen_to_answer_is_completed_only_with_talking_time() -> None:
     call, _ = after(a_call(), *ACCEPTED, now=T0)
     talked = seen_at(call, 355, shown(Phase.DISCONNECTED, 300, talked_sec=Decimal("59.2")))
@@ -592,6 +636,22 @@ def test_a_call_that_waits_to_be_rung_again_ends_as_it_rang_last_or_canceled() -
     waiting, _ = after(a_persistent_call(), BEGUN, looked(a_snapshot(Phase.BUSY, ref=REF)), now=T0)
     assert after(waiting, GivenUp("expired"))[0].status == "busy"
     assert after(waiting, CancelWanted(T0))[0].status == "canceled"
+
+
+def test_a_provider_without_balance_has_rung_nobody_and_the_next_one_is_asked() -> None:
+    call = a_call()
+    fallback = (Fallback(provider="exotel", provider_agent_id="7"),)
+    call = replace(call, request=call.request.model_copy(update={"fallback_providers": fallback}))
+    poor = looked(replace(a_snapshot(Phase.BALANCE_LOW, ref=REF)))
+    waiting, told = after(call, BEGUN, poor)
+    assert (waiting.waits, waiting.provider, names(told)) == (
+        True,
+        "exotel",
+        ["call.dialing", "call.provider_accepted"],
+    )
+    assert after(call, BEGUN, CancelWanted(T0), poor)[0].status == "failed"
+    ended, _ = after(waiting, replace(BEGUN, ref="exo_2"), LookedUp(2, Found(a_snapshot(Phase.BALANCE_LOW)), T0))
+    assert ended.ended_reason == "balance_low", "and nobody else is left"
 
 
 def test_an_attempt_that_was_not_rung_is_not_one_of_those_that_were_asked_for() -> None:

@@ -303,6 +303,36 @@ async def test_what_is_no_callback_is_none(world: World, kind: str) -> None:
             assert isinstance(provider.parse_callback(heard(name, body, kind=kind)), NotACall | Forged)
 
 
+MULTIPART = "multipart/form-data; boundary=x"
+
+
+def nested(depth: int) -> bytes:
+    heads = (
+        f"--{'x' * (n + 1)}\r\nContent-Type: multipart/mixed; boundary={'x' * (n + 2)}\r\n\r\n" for n in range(depth)
+    )
+    return "".join(heads).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (b'--x\r\nContent-Disposition: form-data; name="A"\r\n\r\n1\r\n2\r\n--x--\r\n', {"A": "1\r\n2"}),
+        (
+            b'--x\r\ncontent-disposition:form-data;name="A"; filename="name=\'b\'"\r\n\r\n\xff--x\r\n--x--',
+            {"A": "\ufffd--x"},
+        ),
+        (b'--x\r\nContent-Disposition: form-data; filename="f"\r\n\r\n1\r\n--x--', None),
+        (b"--x--", None),
+        (b"--y\r\n\r\n--y--", None),
+        (b"--x\r\n\r\na\r\n" * 100_000, None),
+        (nested(1000), None),
+    ],
+    ids=["plain", "odd", "nameless", "empty", "another boundary", "all delimiters", "nested"],
+)
+def test_a_multipart_form_is_read_flat_whatever_is_in_it(body: bytes, fields: object) -> None:
+    assert fields_in(body, MULTIPART) == fields
+
+
 @pytest.mark.parametrize("name", SIGNED)
 async def test_a_callback_that_is_not_signed_for_this_address_and_body_is_forged(world: World, name: str) -> None:
     provider, good = world.providers[name], heard(name, a_callback(name))
@@ -399,7 +429,13 @@ async def test_exotel_rings_again_by_itself_unless_it_is_told_not_to_as_it_alway
         (400, {"code": 21211, "message": "Invalid 'To'", "status": 400}, None, Refused("400: Invalid 'To'")),
         (400, {"api_id": "1", "error": "to is missing"}, None, Refused("400: to is missing")),
         (429, {"code": 20429, "message": "Too many"}, None, Throttled(None)),
+        (400, {"error": "919990000142 is not reachable"}, None, Refused("400: … is not reachable")),
+        (400, {"message": "To: +91 (99900) 00-142, code 13227"}, None, Refused("400: To: …, code 13227")),
+        (422, {"detail": [{"msg": "09990000142"}]}, None, Refused("422: …")),
         (429, {"RestException": {"Status": 429}}, "30", Throttled(30.0)),
+        (429, {}, "99999999999999999999", Throttled(86_400.0)),
+        (429, {}, "Fri, 31 Dec 9999 23:59:59 -1200", Throttled(86_400.0)),
+        (429, {}, "Mon, 01 Jan 0001 00:00:00 +1200", Throttled(0.0)),
         (409, {"RestException": {"Status": 409}}, None, Unknown("answered 409")),
         (500, {"RestException": {"Status": 500, "Message": "no route"}}, None, Unknown("answered 500")),
         (500, {"code": 20500, "message": "Internal"}, None, Unknown("answered 500")),

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -55,10 +56,10 @@ async def listing(name: str, *rows: Row) -> AsyncIterator[Provider]:
     """An account at a carrier that lists these calls, whatever is asked for."""
 
     async def listed(request: web.Request) -> web.Response:
-        if name == "plivo" and "status" in request.query:
-            return web.json_response({"calls": []})
         if name == "plivo" and not request.path.endswith("/Call/"):
             return web.Response(status=404)
+        if name == "plivo" and "status" in request.query:
+            return web.json_response({"calls": []})
         return web.json_response({"Metadata": {}, "Calls": rows, "calls": rows, "objects": rows})
 
     app = web.Application()
@@ -105,3 +106,16 @@ async def test_what_is_not_surely_anothers_is_ours(name: str, more: Row) -> None
         look = await provider.look_up(an_order(), now=utc_now())
         assert isinstance(look, Found)
         assert look.snapshot.execution_id == "ex-1"
+
+
+async def test_a_call_is_known_by_its_own_id_once_it_was_found_and_is_no_other_attempts() -> None:
+    """Plivo takes a request on under one id and lists its call under another."""
+    async with listing("plivo", plivo_row()) as provider:
+        asked = replace(an_order(), execution_id="request-1")
+        look = await provider.look_up(asked, now=utc_now())
+        assert isinstance(look, Found)
+        assert (look.snapshot.execution_id, look.snapshot.carrier_id) == ("request-1", "ex-1")
+        next_one = replace(an_order("ref_2"), execution_id="request-2", not_ours=frozenset({"ex-1"}))
+        assert await provider.look_up(next_one, now=utc_now()) == Missing()
+        gone = replace(asked, carrier_id="ex-0")
+        assert await provider.look_up(gone, now=utc_now()) == Missing(), "by its own id, or not at all"

@@ -194,6 +194,8 @@ def a_request_from(address: str, **headers: str) -> Request:
         ("13.203.39.153", "s3cre", False),
         ("13.203.39.153", None, False),
         ("13.203.39.154", "s3cret", False),
+        ("::ffff:13.203.39.153", "s3cret", True),
+        ("::ffff:13.203.39.154", "s3cret", False),
         ("testclient", "s3cret", False),
     ],
 )

@@ -38,6 +38,7 @@ RATE = 0.05
 FAULTS = dict.fromkeys(
     (
         "server_error",
+        "gateway_timeout",
         "dropped",
         "late",
         "not_json",

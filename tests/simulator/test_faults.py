@@ -22,6 +22,15 @@ async def test_a_share_of_the_calls_has_the_fault_and_every_accepted_one_rings()
         assert (await world.place("+919812345699"))[0] == 200
 
 
+async def test_a_call_rings_also_where_a_gateway_gave_up_waiting_for_the_answer() -> None:
+    async with simulated() as world:
+        await world.ask("PUT", "/admin/faults", json={"gateway_timeout": 1.0})
+        status, _ = await world.place("+919812345601", ref="boln_1")
+        assert status == 504
+        (ring,) = await world.until_noted("ring", count=1)
+        assert ring["cualify_ref"] == "boln_1"
+
+
 @pytest.mark.parametrize(
     "body",
     ["[]", "{", '{"typo": 0.1}', '{"late": 2}', '{"late": -1}', '{"late": true}', '{"late": 0.6, "dropped": 0.6}'],

@@ -150,6 +150,8 @@ class Bolna:
         match execution.life.answer:
             case Answer.SERVER_ERROR:
                 return answer(error(500, "Internal server error"), status=500)
+            case Answer.GATEWAY_TIMEOUT:
+                return web.Response(status=504, text="<html>504 Gateway Time-out</html>", content_type="text/html")
             case Answer.DROPPED:
                 return _drop_connection(request)
             case Answer.NOT_JSON:

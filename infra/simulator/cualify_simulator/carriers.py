@@ -133,6 +133,8 @@ class Carrier:
         match how:
             case Answer.SERVER_ERROR:
                 return answer({"message": "Internal server error"}, status=500)
+            case Answer.GATEWAY_TIMEOUT:
+                return web.Response(status=504, text="<html>504 Gateway Time-out</html>", content_type="text/html")
             case Answer.DROPPED:
                 if request.transport is not None:
                     request.transport.abort()

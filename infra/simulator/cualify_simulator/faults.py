@@ -11,7 +11,7 @@ from typing import Final
 
 from cualify_simulator.script import BUSY, LIVES, NO_ANSWER, Answer, Callbacks, Life, Unanswered, life_of
 
-ANSWERS: Final = ("server_error", "dropped", "late", "not_json", "refused", "throttled_twice")
+ANSWERS: Final = ("server_error", "gateway_timeout", "dropped", "late", "not_json", "refused", "throttled_twice")
 CALLBACKS: Final = {"callbacks_lost": Callbacks.NEVER, "callbacks_twice_reordered": Callbacks.TWICE_REORDERED}
 ENDS: Final[Mapping[str, Unanswered]] = {"busy": BUSY, "no_answer": NO_ANSWER}
 """For calls that are rung again: the first time in vain, and not the next, once the rate is off."""

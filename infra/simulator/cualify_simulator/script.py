@@ -23,6 +23,7 @@ class Answer(StrEnum):
     REFUSED = "refused"
     THROTTLED_TWICE = "throttled_twice"
     SERVER_ERROR = "server_error"
+    GATEWAY_TIMEOUT = "gateway_timeout"
     DROPPED = "dropped"
     LATE = "late"
     NOT_JSON = "not_json"

@@ -138,4 +138,5 @@ def _frees_its_number(before: Call, after: Call) -> bool:
     """Whether whoever waits behind this call's number may have to be looked at again."""
     if before.holds_its_number:
         return not after.holds_its_number
-    return before.waits and (after.state is CallState.ENDED or after.next_at > before.next_at)
+    puts_itself_off = after.next_at > before.next_at or after.provider != before.provider
+    return before.waits and (after.state is CallState.ENDED or puts_itself_off)

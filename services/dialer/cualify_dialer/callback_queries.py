@@ -16,7 +16,7 @@ RETURNING body_sha256
 """
 
 WHOSE = """
-SELECT ref, call_id, number, execution_id, state, started_at IS NOT NULL AS is_answered,
+SELECT ref, provider, call_id, number, execution_id, state, started_at IS NOT NULL AS is_answered,
        disconnected_at IS NOT NULL AS is_disconnected
 FROM attempts
 WHERE ref = ANY($1::text[]) OR execution_id = ANY($2::text[])
@@ -42,6 +42,7 @@ class Owner:
     """An attempt as it was a moment ago, unlocked."""
 
     ref: str
+    provider: str
     call_id: UUID
     number: int
     execution_id: str | None
@@ -52,18 +53,18 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class Whose:
-    """To which attempts callbacks belong."""
+    """To which attempts callbacks belong. A provider speaks of its own only, so each key begins with its name."""
 
-    by_ref: dict[str, Owner]
-    by_execution: dict[str, Owner]
+    by_ref: dict[tuple[str, str], Owner]
+    by_execution: dict[tuple[str, str], Owner]
 
 
 async def whose(connection: Connection, *, refs: Sequence[str], execution_ids: Sequence[str]) -> Whose:
     """Finds attempts by our references and by the provider's ids."""
     owners = [Owner(*row) for row in await connection.fetch(WHOSE, refs, execution_ids)]
     return Whose(
-        by_ref={owner.ref: owner for owner in owners},
-        by_execution={owner.execution_id: owner for owner in owners if owner.execution_id},
+        by_ref={(owner.provider, owner.ref): owner for owner in owners},
+        by_execution={(owner.provider, owner.execution_id): owner for owner in owners if owner.execution_id},
     )
 
 

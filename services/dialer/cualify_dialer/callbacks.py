@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import assert_never
 
 import structlog
@@ -256,9 +256,11 @@ async def _body(receive: Receive) -> bytes | None:
 
 def _is_in(address: str, networks: Sequence[IPv4Network | IPv6Network]) -> bool:
     try:
-        found = ip_address(address)
+        found: IPv4Address | IPv6Address = ip_address(address)
     except ValueError:
         return False
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
     return any(found in network for network in networks)
 
 
@@ -271,8 +273,9 @@ def _owner(callback: Callback, whose: Whose) -> Owner | None:
     """By our reference first: the callback may be here before the provider's id is."""
     if callback.snapshot is None:
         return None
-    by_execution = whose.by_execution.get(callback.snapshot.execution_id)
-    return whose.by_ref.get(callback.snapshot.ref, by_execution) if callback.snapshot.ref else by_execution
+    provider, ref = callback.provider, callback.snapshot.ref
+    by_execution = whose.by_execution.get((provider, callback.snapshot.execution_id))
+    return whose.by_ref.get((provider, ref), by_execution) if ref else by_execution
 
 
 def _weight(callback: Callback, owner: Owner | None) -> Weight:

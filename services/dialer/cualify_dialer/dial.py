@@ -254,6 +254,8 @@ class Dialing:
 
     def _if_ready(self, call: Call, *, now: datetime) -> Begun | Rerouted | GivenUp | Postponed | None:
         """An attempt is committed only when it may leave at once, so what has to be asked first is asked before."""
+        if len(call.attempts) >= self._pace.attempts_limit:
+            return GivenUp("provider_unavailable")
         readiness = self._providers[call.provider].readiness(call.agent_id)
         match readiness:
             case Ready():

@@ -31,13 +31,18 @@ def latest_end(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
 
 
 def next_look(call: Call, attempt: Attempt, *, now: datetime, pace: Pace) -> datetime:
-    """After the usual time, but at the next of its two limits at the latest; soon where we have yet to hang up."""
+    """After the usual time, but at the next of its limits at the latest; soon where we have yet to hang up.
+
+    One that still waits at the provider is stopped at `latest_at`.
+    """
     usual = now + timedelta(seconds=pace.look_up_every_sec)
     if call.cancel_requested_at is not None and is_to_be_hung_up(attempt):
         return min(usual, now + max(timedelta(seconds=pace.look_up_soon_sec), (now - call.cancel_requested_at) / 2))
     if attempt.hang_up is HangUpState.DONE:
         return min(usual, now + HANG_UP_SEEN_WITHIN)
-    limits = (hang_up_at(call, attempt, pace=pace), last_look(call, attempt, pace=pace))
+    limits = [hang_up_at(call, attempt, pace=pace), last_look(call, attempt, pace=pace)]
+    if attempt.started_at is None:
+        limits.append(call.request.latest_at)
     return min([usual, *(limit for limit in limits if limit > now)])
 
 

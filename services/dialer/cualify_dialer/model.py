@@ -57,6 +57,10 @@ class Attempt:
     look_up_at: datetime
     empty_looks: int = 0
     execution_id: str | None = None
+    carrier_id: str | None = None
+    """What the provider lists the call under, where that is another id."""
+    second_id: str | None = None
+    """A second execution of this attempt that the provider told of: there must never be one."""
     provider_status: str | None = None
     started_at: datetime | None = None
     disconnected_at: datetime | None = None

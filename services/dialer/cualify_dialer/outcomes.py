@@ -179,7 +179,7 @@ def _cancel_wanted(call: Call, at: datetime, *, now: datetime) -> Step:
 def _given_up(call: Call, reason: str, *, now: datetime) -> Step:
     """Not dialed any more. One that had rung before, in vain, ends as it did then."""
     rung = [attempt for attempt in call.attempts if attempt.result in ends.RUNG_IN_VAIN]
-    if not rung or reason != "expired":
+    if not rung or reason not in ("expired", "provider_unavailable"):
         return _ended(call, End(status="failed", reason=reason, ended_at=now))
     result = rung[-1].result or reason
     return _ended(call, End(status=ends.RUNG_IN_VAIN[result], reason=result, ended_at=now))
@@ -193,8 +193,8 @@ def _on_next_route(call: Call) -> Call:
 def _answered(call: Call, attempt: Attempt, learnt: Answered, *, now: datetime, pace: Pace) -> Step:
     """Our own request's answer. Once the provider has spoken of the execution itself, a no is no longer believed."""
     match learnt.answer:
-        case Accepted(execution_id):
-            return _accepted(call, attempt, execution_id, now=now, pace=pace)
+        case Accepted() as answer:
+            return _accepted(call, attempt, answer, now=now, pace=pace)
         case Unknown():
             if attempt.state is not AttemptState.ASKING:
                 return Step(call)
@@ -212,10 +212,14 @@ def _answered(call: Call, attempt: Attempt, learnt: Answered, *, now: datetime, 
             assert_never(learnt.answer)
 
 
-def _accepted(call: Call, attempt: Attempt, execution_id: str, *, now: datetime, pace: Pace) -> Step:
+def _accepted(call: Call, attempt: Attempt, answer: Accepted, *, now: datetime, pace: Pace) -> Step:
+    """The answer to our own request is believed before a callback that came ahead of it with another id."""
+    if attempt.execution_id == answer.execution_id:
+        return Step(call)
     if attempt.execution_id is not None:
-        return Step(call, alarms=() if attempt.execution_id == execution_id else (Alarm.SECOND_EXECUTION,))
-    attempt = _adopted(attempt, execution_id)
+        told_before, attempt = attempt.execution_id, replace(attempt, execution_id=answer.execution_id)
+        return _second_told_of(call, attempt, told_before, is_ours=True, now=now)
+    attempt = _adopted(attempt, answer)
     return Step(_with(call, replace(attempt, look_up_at=look_times.next_look(call, attempt, now=now, pace=pace))))
 
 
@@ -224,9 +228,15 @@ def _refused(call: Call, attempt: Attempt, *, now: datetime) -> Step:
     call = _with(call, attempt)
     if call.cancel_requested_at is not None:
         return _ended(call, ends.canceled(now))
-    if call.route + 1 < len(call.routes):
+    if _may_turn_elsewhere(call):
         return Step(replace(_on_next_route(call), state=CallState.QUEUED, next_at=now))
     return _ended(call, End(status="failed", reason="provider_refused", ended_at=now, ended_by="provider"))
+
+
+def _may_turn_elsewhere(call: Call) -> bool:
+    """Whether a call of which its last attempt surely rang nobody has a provider that was not asked yet."""
+    last = call.attempts[-1]
+    return call.cancel_requested_at is None and last.started_at is None and call.route + 1 < len(call.routes)
 
 
 def _again(call: Call, attempt: Attempt, at_least_sec: float, *, now: datetime, pace: Pace) -> Step:
@@ -245,16 +255,23 @@ def _again(call: Call, attempt: Attempt, at_least_sec: float, *, now: datetime, 
 
 
 def _heard(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime, pace: Pace) -> Step:
-    if attempt.execution_id not in (None, snapshot.execution_id):
-        return Step(call, alarms=(Alarm.SECOND_EXECUTION,))
+    if attempt.execution_id not in (None, snapshot.execution_id, snapshot.carrier_id):
+        return _second_told_of(call, attempt, snapshot.execution_id, is_ours=snapshot.ref == attempt.ref, now=now)
     was_nameless = attempt.execution_id is None
-    attempt = _adopted(attempt, snapshot.execution_id)
+    attempt = _adopted(attempt, snapshot)
     if snapshot.is_last or (was_nameless and call.cancel_requested_at is not None):
         attempt = replace(attempt, look_up_at=min(now, attempt.look_up_at))
     if snapshot.is_last:
         return Step(_with(call, attempt))
     step = _advanced(call, attempt, snapshot, now=now)
     return replace(step, call=_in_time(step.call, attempt.number, pace=pace))
+
+
+def _second_told_of(call: Call, attempt: Attempt, execution_id: str, *, is_ours: bool, now: datetime) -> Step:
+    """Looked at once, so that it is stopped before it rings, if it still waits and does carry our reference."""
+    if is_ours:
+        attempt = replace(attempt, second_id=execution_id, look_up_at=min(now, attempt.look_up_at))
+    return Step(_with(call, attempt), alarms=(Alarm.SECOND_EXECUTION,))
 
 
 def _in_time(call: Call, number: int, *, pace: Pace) -> Call:
@@ -313,10 +330,13 @@ def _hung_up(attempt: Attempt, learnt: LookedUp) -> Attempt:
 
 
 def _found(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> Step:
-    is_another = attempt.execution_id not in (None, snapshot.execution_id)
+    is_another = attempt.execution_id is not None and snapshot.execution_id not in (
+        attempt.execution_id,
+        attempt.carrier_id,
+    )
     if is_another or snapshot.ref not in (None, attempt.ref):
         return Step(_with(call, attempt), alarms=(Alarm.SECOND_EXECUTION,) if is_another else ())
-    attempt = replace(_adopted(attempt, snapshot.execution_id), empty_looks=0)
+    attempt = replace(_adopted(attempt, snapshot), empty_looks=0)
     if snapshot.is_last:
         return _ended_by_provider(call, attempt, snapshot, now=now)
     return _advanced(call, attempt, snapshot, now=now)
@@ -336,14 +356,17 @@ def _at_its_limit(step: Step, attempt: Attempt, look: LookUp, *, now: datetime) 
     """The call's time is over, and what was read back of it shows no end: it ends by what is known of it."""
     if not isinstance(look, Found) or look.snapshot.execution_id != attempt.execution_id:
         return step
-    if attempt.disconnected_at is not None:
+    if look.snapshot.ref not in (None, attempt.ref):
+        return step
+    is_live = look.snapshot.phase is Phase.IN_PROGRESS
+    if attempt.disconnected_at is not None and not is_live:
         end = ends.dropped(step.call, attempt, look.snapshot, dropped_at=attempt.disconnected_at, now=now)
     else:
         end = ends.talking(step.call, attempt, look.snapshot, now=now)
     told, alarms = step.told, step.alarms
     if end.reason == "outcome_unknown":
         alarms = (*alarms, Alarm.OUTCOME_UNKNOWN)
-    elif attempt.disconnected_at is None:
+    elif is_live:
         alarms = (*alarms, Alarm.OVERRUN)
     if attempt.started_at is None and end.snapshot is not None and end.snapshot.talked_sec > 0:
         attempt = replace(attempt, started_at=facts.started_at(end.snapshot, attempt, ended=end.ended_at, now=now))
@@ -392,6 +415,8 @@ def _ended_by_provider(call: Call, attempt: Attempt, snapshot: Snapshot, *, now:
     if next_at := _rung_again_at(call, status, now=now):
         again = facts.retry_scheduled(call, attempt, outcome=status, next_at=next_at)
         return Step(replace(call, state=CallState.QUEUED, next_at=next_at), (*told, *heard, again))
+    if snapshot.phase is Phase.BALANCE_LOW and _may_turn_elsewhere(call):
+        return Step(replace(_on_next_route(call), state=CallState.QUEUED, next_at=now))
     end = End(status=status, reason=reason, ended_at=ended_at, ended_by=ended_by, snapshot=snapshot)
     step = _ended(call, end)
     return replace(step, told=(*told, *heard, *step.told))
@@ -434,9 +459,12 @@ def _closed(attempt: Attempt, result: str, at: datetime) -> Attempt:
     return replace(attempt, state=AttemptState.ENDED, result=result, ended_at=at)
 
 
-def _adopted(attempt: Attempt, execution_id: str) -> Attempt:
+def _adopted(attempt: Attempt, shown: Snapshot | Accepted) -> Attempt:
+    carrier_id = (shown.carrier_id if isinstance(shown, Snapshot) else None) or attempt.carrier_id
     attempt = _at_least(attempt, AttemptState.ACCEPTED)
-    return attempt if attempt.execution_id == execution_id else replace(attempt, execution_id=execution_id)
+    if (attempt.execution_id, attempt.carrier_id) == (shown.execution_id, carrier_id):
+        return attempt
+    return replace(attempt, execution_id=shown.execution_id, carrier_id=carrier_id)
 
 
 def _at_least(attempt: Attempt, state: AttemptState) -> Attempt:

@@ -95,7 +95,7 @@ FOR UPDATE
 
 LOCK_ATTEMPTS = """
 SELECT call_id, number, ref, provider, agent_id, hang_up, state, asked_at, look_up_at, empty_looks, execution_id,
-       provider_status, started_at, disconnected_at, told, result, ended_at
+       carrier_id, second_id, provider_status, started_at, disconnected_at, told, result, ended_at
 FROM attempts
 WHERE call_id = ANY($1::uuid[])
 ORDER BY ref
@@ -148,6 +148,8 @@ def _attempt(row: Row) -> Attempt:
         look_up_at=row["look_up_at"],
         empty_looks=row["empty_looks"],
         execution_id=row["execution_id"],
+        carrier_id=row["carrier_id"],
+        second_id=row["second_id"],
         provider_status=row["provider_status"],
         started_at=row["started_at"],
         disconnected_at=row["disconnected_at"],
@@ -199,16 +201,18 @@ async def write_jobs(connection: Connection, calls: Sequence[Call]) -> None:
 WRITE_ATTEMPTS = """
 INSERT INTO attempts (ref, call_id, number, org_id, provider, to_e164, state, asked_at, look_up_at, empty_looks,
                       execution_id, provider_status, started_at, disconnected_at, told, result, ended_at, agent_id,
-                      hang_up)
+                      hang_up, carrier_id, second_id)
 SELECT *
 FROM unnest($1::text[], $2::uuid[], $3::integer[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
             $9::timestamptz[], $10::integer[], $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[],
-            $15::jsonb[], $16::text[], $17::timestamptz[], $18::text[], $19::text[])
+            $15::jsonb[], $16::text[], $17::timestamptz[], $18::text[], $19::text[], $20::text[], $21::text[])
 ON CONFLICT (ref) DO UPDATE
 SET state = EXCLUDED.state,
     look_up_at = EXCLUDED.look_up_at,
     empty_looks = EXCLUDED.empty_looks,
     execution_id = EXCLUDED.execution_id,
+    carrier_id = EXCLUDED.carrier_id,
+    second_id = EXCLUDED.second_id,
     provider_status = EXCLUDED.provider_status,
     started_at = EXCLUDED.started_at,
     disconnected_at = EXCLUDED.disconnected_at,
@@ -242,6 +246,8 @@ async def write_attempts(connection: Connection, attempts: Sequence[tuple[Call, 
         [attempt.ended_at for _, attempt in attempts],
         [attempt.agent_id for _, attempt in attempts],
         [attempt.hang_up for _, attempt in attempts],
+        [attempt.carrier_id for _, attempt in attempts],
+        [attempt.second_id for _, attempt in attempts],
     )
 
 

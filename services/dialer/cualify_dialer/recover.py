@@ -1,20 +1,23 @@
 """Asks the provider what became of attempts: a callback hinted at an end, or none came, or an answer was lost.
 
 Nothing here ever sends a call. Several replicas share the work under leases; a look that was overtaken by news changes
-the call by what it saw, but not the time of the next look.
+the call by what it saw, but not the time of the next look. Each provider is asked by a loop of its own: one that hangs
+keeps no other's calls from their ends.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
 from cualify_dialer import turns
 from cualify_dialer.model import LookedUp, Noted, Pace
-from cualify_dialer.providers import Found, HangUp, LookUp, Order, Provider, Unclear
+from cualify_dialer.providers import Found, HangUp, LookUp, Order, Provider, Stopped, Unclear
 from cualify_dialer.record import Recorder
-from cualify_dialer.turns import Due
+from cualify_dialer.turns import EVERYBODYS, Due, Whose
 from cualify_shared import faults
 from cualify_shared.clock import now as utc_now
 from cualify_shared.database import Pool
@@ -24,10 +27,14 @@ from cualify_shared.work import Worker
 log = structlog.get_logger(__name__)
 
 LOOKS_AT_ONCE = 32
+"""Of each provider."""
 POLL_SEC = 0.5
+POLL_FOR_STRANGERS_SEC = 5.0
+"""Attempts at providers that are not configured here: they can only be given up, in the end."""
 SEARCH_LEASE_SEC = 45.0
 """A search may read many pages; reading one execution is one request, and its lease is as short as that."""
 LEASE_MARGIN_SEC = 5.0
+OTHERS_LIMIT = 5
 
 
 class Recovering:
@@ -48,28 +55,48 @@ class Recovering:
         self._pool, self._providers, self._pace, self._clock = pool, providers, pace, clock
         self._reading_lease = timedelta(seconds=2 * provider_timeout_sec + LEASE_MARGIN_SEC)
         self._recorder = Recorder("look-ups", pool=pool, pace=pace, committed=committed, changed=changed, clock=clock)
-        self._worker: Worker[Due] = Worker(
-            "recover", claim=self.claim, do=self.look_up, at_once=LOOKS_AT_ONCE, poll_sec=POLL_SEC, drain_sec=drain_sec
-        )
+        self._drain_sec = drain_sec
+        self._workers = [self._worker(Whose((name,), are_meant=True), POLL_SEC) for name in providers]
+        self._strangers = self._worker(Whose(tuple(providers), are_meant=False), POLL_FOR_STRANGERS_SEC)
 
     def wake(self) -> None:
         """Says that something is to be looked up now."""
-        self._worker.wake()
+        for worker in self._workers:
+            worker.wake()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Looks up until told to stop."""
-        await self.record_beside(self._worker.run, stop)
+        await self.record_beside(self._look_up_all, stop)
+
+    async def _look_up_all(self, stop: asyncio.Event) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for worker in (*self._workers, self._strangers):
+                    group.create_task(worker.run(stop))
+        except BaseExceptionGroup as died:
+            raise died.exceptions[0] from None
+
+    def _worker(self, whose: Whose, poll_sec: float) -> Worker[Due]:
+        return Worker(
+            "recover",
+            claim=partial(self.claim, whose=whose),
+            do=self.look_up,
+            at_once=LOOKS_AT_ONCE,
+            poll_sec=poll_sec,
+            drain_sec=self._drain_sec,
+        )
 
     async def record_beside(self, work: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
         """Records what was seen while `work` runs, and the last of it after it."""
         await self._recorder.run_beside(work, stop)
 
-    async def claim(self, limit: int) -> list[Due]:
+    async def claim(self, limit: int, *, whose: Whose = EVERYBODYS) -> list[Due]:
         """Leases attempts that are due, the longest due first."""
         now = self._clock()
         async with self._pool.acquire() as connection:
             return await turns.claim_look_ups(
                 connection,
+                whose,
                 now=now,
                 reading_until=now + self._reading_lease,
                 searching_until=now + timedelta(seconds=SEARCH_LEASE_SEC),
@@ -93,13 +120,34 @@ class Recovering:
         try:
             async with asyncio.timeout(SEARCH_LEASE_SEC - LEASE_MARGIN_SEC):
                 hang_up = await self._hang_up(provider, due)
-                return hang_up, await provider.look_up(_order(due), now=self._clock())
+                look = await provider.look_up(_order(due), now=self._clock())
+                if due.second_id is not None:
+                    await self._stop_second(provider, due, due.second_id)
+                if isinstance(look, Found):
+                    hang_up = await self._stop_what_waits(provider, due, look) or hang_up
+                return hang_up, look
         except TimeoutError:
             return hang_up, Unclear("the look-up took too long")
 
     async def _hang_up(self, provider: Provider, due: Due) -> HangUp | None:
         wanted = due.is_to_be_ended(now=self._clock(), overtime_sec=self._pace.hang_up_after_sec)
         return await provider.hang_up(due.execution_id) if wanted and due.execution_id is not None else None
+
+    async def _stop_second(self, provider: Provider, due: Due, second_id: str) -> None:
+        """Callbacks are hints: only what is read back as ours, and as waiting, is stopped."""
+        look = await provider.look_up(replace(_order(due), execution_id=second_id), now=self._clock())
+        if isinstance(look, Found) and look.snapshot.ref == due.ref and look.snapshot.is_waiting:
+            log.error("second_execution_stopped", outcome=type(await provider.hang_up(second_id)).__name__)
+
+    async def _stop_what_waits(self, provider: Provider, due: Due, found: Found) -> Stopped | None:
+        """What must not ring any more, or would ring a second time. What is being dialed already is left alone."""
+        if found.snapshot.ref == due.ref:
+            for execution_id in found.others[:OTHERS_LIMIT]:
+                log.error("second_execution_stopped", outcome=type(await provider.hang_up(execution_id)).__name__)
+        if not due.waits_too_long(found.snapshot, now=self._clock()):
+            return None
+        stopped = await provider.hang_up(found.snapshot.execution_id)
+        return stopped if isinstance(stopped, Stopped) else None
 
 
 def _order(due: Due) -> Order:
@@ -111,6 +159,7 @@ def _order(due: Due) -> Order:
         asked_at=due.asked_at,
         max_duration_sec=due.max_duration_sec,
         execution_id=due.execution_id,
+        carrier_id=due.carrier_id,
         not_ours=frozenset(due.not_ours),
     )
 

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from cualify_dialer.breaker import Breaker
 from cualify_dialer.model import time_limit
+from cualify_dialer.providers import Snapshot
 from cualify_shared.database import Connection
 
 DIALING_LOCK = 0x6469616C
@@ -306,11 +307,21 @@ async def due_jobs(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Whose:
+    """The attempts of these providers, or of all others."""
+
+    providers: Sequence[str]
+    are_meant: bool
+
+
+EVERYBODYS = Whose((), are_meant=False)
+
 CLAIM_LOOK_UPS = """
 WITH due AS (
     SELECT ref
     FROM attempts
-    WHERE state <> 'ended' AND look_up_at <= $1::timestamptz
+    WHERE state <> 'ended' AND look_up_at <= $1::timestamptz AND (provider = ANY($5::text[])) = $6::boolean
     ORDER BY look_up_at
     LIMIT $4::integer
     FOR UPDATE SKIP LOCKED
@@ -320,12 +331,13 @@ SET look_up_at = CASE WHEN attempts.execution_id IS NULL THEN $3::timestamptz EL
 FROM due, dial_jobs AS job
 WHERE attempts.ref = due.ref AND job.call_id = attempts.call_id
 RETURNING attempts.call_id, attempts.number, attempts.ref, attempts.provider, attempts.to_e164, attempts.asked_at,
-          attempts.execution_id, attempts.look_up_at, attempts.org_id, attempts.agent_id, attempts.started_at,
-          attempts.hang_up, attempts.disconnected_at, job.cancel_requested_at,
+          attempts.execution_id, attempts.carrier_id, attempts.look_up_at, attempts.org_id, attempts.agent_id,
+          attempts.second_id, attempts.started_at, attempts.hang_up, attempts.disconnected_at,
+          job.cancel_requested_at, job.latest_at,
           job.request ->> 'from_e164' AS from_e164,
           (job.request #>> '{terms,max_duration_sec}')::integer AS max_duration_sec,
           ARRAY(
-              SELECT other.execution_id
+              SELECT coalesce(other.carrier_id, other.execution_id)
               FROM attempts AS other
               WHERE other.to_e164 = attempts.to_e164
                 AND other.ref <> attempts.ref
@@ -348,6 +360,8 @@ class Due:
     to_e164: str
     asked_at: datetime
     execution_id: str | None
+    carrier_id: str | None
+    second_id: str | None
     look_up_at: datetime
     org_id: UUID
     agent_id: str
@@ -355,6 +369,7 @@ class Due:
     hang_up: str | None
     disconnected_at: datetime | None
     cancel_requested_at: datetime | None
+    latest_at: datetime
     from_e164: str | None
     max_duration_sec: int
     not_ours: list[str]
@@ -371,10 +386,22 @@ class Due:
         )
         return self.cancel_requested_at is not None or now >= limit
 
+    def waits_too_long(self, snapshot: Snapshot, *, now: datetime) -> bool:
+        """Whether the provider still has it in its queue when the phone must not ring any more."""
+        return snapshot.is_waiting and self.hang_up is None and now >= self.latest_at
+
 
 async def claim_look_ups(
-    connection: Connection, *, now: datetime, reading_until: datetime, searching_until: datetime, limit: int
+    connection: Connection,
+    whose: Whose,
+    *,
+    now: datetime,
+    reading_until: datetime,
+    searching_until: datetime,
+    limit: int,
 ) -> list[Due]:
     """Attempts of which we want to hear, leased; longer where the execution has yet to be searched for."""
-    rows = await connection.fetch(CLAIM_LOOK_UPS, now, reading_until, searching_until, limit)
+    rows = await connection.fetch(
+        CLAIM_LOOK_UPS, now, reading_until, searching_until, limit, whose.providers, whose.are_meant
+    )
     return [Due(**row) for row in rows]

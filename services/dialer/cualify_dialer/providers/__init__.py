@@ -30,6 +30,7 @@ class Order:
     max_duration_sec: int
     callback_url: str = ""
     execution_id: str | None = None
+    carrier_id: str | None = None
     not_ours: frozenset[str] = frozenset()
 
 
@@ -114,10 +115,14 @@ class Snapshot:
     phase: Phase
     status: str
     """The provider's own word."""
+    is_waiting: bool = False
+    """It is in the provider's queue: nobody has been rung yet, and it can be stopped for certain."""
     created_at: datetime | None = None
     updated_at: datetime | None = None
     initiated_at: datetime | None = None
     talked_sec: Decimal = Decimal(0)
+    carrier_id: str | None = None
+    """What the provider lists the call under, where that is another than `execution_id`."""
     cost_cents: float | None = None
     """What the provider charges us, in US cents, where it says so."""
     ended_by: str | None = None
@@ -137,7 +142,8 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`others` are further executions of the same attempt: there must never be one."""
+    """`others` are further executions of the same attempt: there must never be one. Where the provider repeats our
+    reference they are surely the same attempt's; else they only ring the same number at that time."""
 
     snapshot: Snapshot
     others: tuple[str, ...] = ()

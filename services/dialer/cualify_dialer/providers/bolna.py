@@ -50,6 +50,8 @@ ACCEPTED_WITHIN = timedelta(minutes=15)
 READ_BACK_EVERY = timedelta(minutes=5)
 READ_BACK_AGAIN_AFTER = timedelta(seconds=5)
 AGENTS_REMEMBERED = 10_000
+NOT_STOPPABLE = frozenset({400, 409})
+"""Answers to a stop once the execution is being dialed. A 404 may be of one that is not to be seen there yet."""
 
 
 class UserData(BaseModel):
@@ -118,7 +120,7 @@ class Bolna:
 
     async def hang_up(self, execution_id: str) -> HangUp:
         """`POST /call/{id}/stop`: only what is not yet being dialed can be stopped."""
-        return await self._http.hang_up(f"{self._url}/call/{quote(execution_id, safe='')}/stop")
+        return await self._http.hang_up(f"{self._url}/call/{quote(execution_id, safe='')}/stop", too_late=NOT_STOPPABLE)
 
     def parse_callback(self, request: CallbackRequest) -> Callback:
         """A callback's body is the execution itself, sometimes with a `cualify_event` of the agent's beside it.
@@ -147,14 +149,17 @@ class Bolna:
         return Found(snapshot)
 
     async def _find(self, order: Order, *, now: datetime) -> LookUp:
-        """Lists what the agent dialed around that time, reads every row that may be ours, compares our reference."""
+        """Lists what the agent dialed around that time, reads every row that may be ours, compares our reference.
+
+        Of two the one that waits is the other one: it can still be stopped.
+        """
         rows = await self._rows(order, now=now)
         if isinstance(rows, Unclear):
             return rows
         looks = await asyncio.gather(*(self._read(row.execution_id) for row in rows if row.may_ring(order.to_e164)))
         ours = sorted(
             (look.snapshot for look in looks if isinstance(look, Found) and look.snapshot.ref == order.ref),
-            key=lambda snapshot: (snapshot.created_at or now, snapshot.execution_id),
+            key=lambda snapshot: (snapshot.is_waiting, snapshot.created_at or now, snapshot.execution_id),
         )
         if ours:
             return Found(ours[0], others=tuple(snapshot.execution_id for snapshot in ours[1:]))

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from itertools import accumulate
 from typing import Any
+
+import orjson
 
 from cualify_dialer.providers import Phase, Snapshot, ToolFact
 from cualify_shared.events.call import TranscriptTurn
@@ -31,6 +34,9 @@ PHASES: Mapping[str, Phase] = {
 }
 """Every status there is. Any other is unheard of: to call it failed would be to invite a second call."""
 
+WAITING = frozenset({"scheduled", "prepared", "queued", "rescheduled"})
+"""Statuses of what is not yet being dialed. Only such an execution can be stopped."""
+
 ENDED_BY: Mapping[str, str] = {
     "callee": "callee",
     "api request": "agent",
@@ -46,6 +52,9 @@ ROLES = {"assistant": "agent", "user": "callee"}
 TURN = re.compile(r"^(assistant|user):[ \t]?", re.MULTILINE | re.IGNORECASE)
 TURN_LIMIT_CHARS = 20_000
 TURNS_LIMIT = 5_000
+TRANSCRIPT_LIMIT_BYTES = 900_000
+"""As JSON: a broker takes a record of a megabyte, and a larger one would never reach the customer."""
+TURN_BYTES = len('{"role":"callee","text":,"at_ms":null},')
 FACTS_LIMIT = 100
 COST_LIMIT_CENTS = 1_000_000
 ID_LIMIT_CHARS = 128
@@ -89,11 +98,13 @@ def heard_in(body: Any) -> Snapshot | None:
     execution_id, status = execution_id_in(body), text_at(body, "status")
     if execution_id is None or status is None:
         return None
+    word = status.lower().replace("_", "-")
     return Snapshot(
         execution_id=execution_id,
         ref=text_at(body, "context_details", "recipient_data", "cualify_ref"),
-        phase=PHASES.get(status.lower().replace("_", "-"), Phase.UNHEARD_OF),
+        phase=PHASES.get(word, Phase.UNHEARD_OF),
         status=status[:64],
+        is_waiting=word in WAITING,
         updated_at=instant_at(body, "updated_at"),
         facts=_facts(body),
     )
@@ -153,7 +164,9 @@ def turns_in(transcript: str) -> tuple[TranscriptTurn, ...]:
     spoken = [(ROLES[role.lower()], text.strip()) for role, text in zip(parts[1::2], parts[2::2], strict=True)]
     if parts[0].strip():
         spoken.insert(0, ("agent", parts[0].strip()))
-    return tuple(TranscriptTurn(role=role, text=text[:TURN_LIMIT_CHARS]) for role, text in spoken[:TURNS_LIMIT] if text)
+    turns = [TranscriptTurn(role=role, text=text[:TURN_LIMIT_CHARS]) for role, text in spoken[:TURNS_LIMIT] if text]
+    sizes = accumulate(len(orjson.dumps(turn.text)) + TURN_BYTES for turn in turns)
+    return tuple(turn for turn, size in zip(turns, sizes, strict=True) if size <= TRANSCRIPT_LIMIT_BYTES)
 
 
 def digits(number: str) -> str:
@@ -221,7 +234,7 @@ def _answered_by(body: Any) -> str | None:
 
 def _recording_url(body: Any) -> str | None:
     url = text_at(body, "telephony_data", "recording_url")
-    return url if url and len(url) <= 2048 else None
+    return url if url and len(url) <= 2048 and url.startswith(("https://", "http://")) else None
 
 
 def _facts(body: Any) -> tuple[ToolFact, ...]:

@@ -184,6 +184,7 @@ class Exotel(Carrier):
             ref=None,
             phase=phase,
             status=status[:64],
+            is_waiting=status.lower() == "queued",
             created_at=instant_in(body, "DateCreated", utc_offset_min=offset),
             updated_at=instant_in(body, "EndTime", "DateUpdated", utc_offset_min=offset),
             initiated_at=instant_in(body, "StartTime", utc_offset_min=offset),

@@ -6,6 +6,7 @@ request arrived, and the call would have to be looked for. Nothing here retries.
 
 import asyncio
 import email.utils
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,8 +33,14 @@ from cualify_shared.clock import now as utc_now
 REFUSALS = frozenset({400, 401, 402, 403, 404, 405, 410, 413, 415, 422})
 """Answers that prove that nothing was taken on. 409 is not one: it may mean that it was taken on before."""
 
+OVER_OR_GONE = frozenset({400, 404, 405, 409, 410, 422})
+"""Answers to a hang-up that prove that there is nothing to end any more."""
+
 ANSWER_LIMIT_BYTES = 4 << 20
 READS_AT_ONCE = 8
+NUMBER = re.compile(r"\+?\d(?:[\s().-]{0,3}\d){6,}")
+"""What may be a phone number, in any spelling: reasons go to the log."""
+LONGEST_RETRY_AFTER_SEC = 86_400.0
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 
 
@@ -87,14 +94,23 @@ class Http:
         """Status and JSON; 0 and what went wrong where there was no answer to understand."""
         return await self._repeatable("GET", url, "read", params=query)
 
-    async def hang_up(self, url: str, *, method: str = "POST", body: bytes = b"", kind: str = FORM) -> HangUp:
-        """Asks to end an execution, which may be asked for as often as one likes."""
+    async def hang_up(
+        self,
+        url: str,
+        *,
+        method: str = "POST",
+        body: bytes = b"",
+        kind: str = FORM,
+        too_late: frozenset[int] = OVER_OR_GONE,
+    ) -> HangUp:
+        """Asks to end an execution, which may be asked for as often as one likes.
+
+        Only the statuses `too_late` say something of the call: a key that is not let in, or no money, does not.
+        """
         status, said = await self._repeatable(method, url, "hang_up", data=body, headers={"Content-Type": kind})
         if 200 <= status < 300:
             return Stopped()
-        return (
-            TooLate() if status in REFUSALS or status == 409 else Unclear(f"answered {status}" if status else str(said))
-        )
+        return TooLate() if status in too_late else Unclear(f"answered {status}" if status else str(said))
 
     async def _sent_once(self, url: str, *, body: bytes, kind: str) -> Reply | NotSent | Unknown:
         if self._asking is None:
@@ -135,7 +151,7 @@ class Http:
 def understood(reply: Reply, execution_id_in: Callable[[Any], str | None]) -> Answer:
     """What an answer to a dial proves."""
     if reply.status in REFUSALS:
-        return Refused(f"{reply.status}: {reason_in(reply.body)}"[:200])
+        return Refused(f"{reply.status}: {NUMBER.sub('…', reason_in(reply.body)[:1000])}"[:200])
     if reply.status == 429:
         return Throttled(seconds(reply.retry_after))
     if 200 <= reply.status < 300:
@@ -171,11 +187,11 @@ def seconds(retry_after: str | None) -> float | None:
     if retry_after is None:
         return None
     if retry_after.strip().isdecimal():
-        return float(min(int(retry_after.strip()[:9]), 86_400))
+        return min(float(retry_after.strip()[:9]), LONGEST_RETRY_AFTER_SEC)
     try:
         at = email.utils.parsedate_to_datetime(retry_after)
-        return max(0.0, (at - utc_now()).total_seconds())
-    except (ValueError, TypeError):
+        return min(max(0.0, (at - utc_now()).total_seconds()), LONGEST_RETRY_AFTER_SEC)
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

@@ -2,7 +2,8 @@
 
 An agent is a path under `PLIVO_ANSWER_URL`. What is given at the creation is a `request_uuid`; a call's own id is its
 `CallUUID`, which first comes with a callback or a list, and the two need not be the same. So an attempt keeps the
-request's id, and looking it up means to find its call by number and time. Callbacks are signed (V3), and our reference
+request's id, and looking it up means to find its call by number and time; from then on it has both ids, and by the
+second one no other attempt to that number takes its call for their own. Callbacks are signed (V3), and our reference
 stands in their address.
 """
 
@@ -122,12 +123,12 @@ class Plivo(Carrier):
         )
 
     async def look_up(self, order: Order, *, now: datetime) -> LookUp:
-        """By its id where that is the call's too, else by number and time."""
-        if order.execution_id is not None:
-            look = await self._read(order.execution_id)
+        """By the call's own id once that is known, by the request's where the two are one, else by number and time."""
+        for call_id in (order.carrier_id, order.execution_id):
+            look = await self._read(call_id) if call_id is not None else Missing()
             if not isinstance(look, Missing):
-                return look
-        return await self._find(order, now=now)
+                return _named(look, order.execution_id)
+        return await self._find(order, now=now) if order.carrier_id is None else Missing()
 
     async def hang_up(self, execution_id: str) -> HangUp:
         """`DELETE Call/{id}/` where the id is the call's too, else `DELETE Request/{id}/`."""
@@ -151,7 +152,10 @@ class Plivo(Carrier):
             auth_token=self._auth_token,
         ):
             return Forged("the signature does not fit")
-        return _snapshot(fields, "RequestUUID", "CallUUID") or NotACall()
+        snapshot, call_id = _snapshot(fields, "RequestUUID", "CallUUID"), id_in(fields, "CallUUID")
+        if snapshot is None:
+            return NotACall()
+        return snapshot if call_id in (None, snapshot.execution_id) else replace(snapshot, carrier_id=call_id)
 
     async def _read(self, call_id: str) -> LookUp:
         """Waiting, live and ended calls are asked for apart; in this order none slips through as it moves on."""
@@ -170,8 +174,7 @@ class Plivo(Carrier):
         if isinstance(ended, Unclear):
             return ended
         found = {one.execution_id: one for one in (*ended, *under_way) if one.execution_id not in order.not_ours}
-        look = first_of(found.values(), now=now)
-        return replace(look, snapshot=_named(look.snapshot, order.execution_id)) if isinstance(look, Found) else look
+        return _named(first_of(found.values(), now=now), order.execution_id)
 
     async def _ended(self, order: Order) -> Sequence[Snapshot] | Unclear:
         since = (order.asked_at - CLOCKS_DIFFER_BY).astimezone(UTC)
@@ -242,9 +245,12 @@ def signed(url: str, fields: Mapping[str, Any], nonce: str, auth_token: str) -> 
     return base64.b64encode(digest).decode()
 
 
-def _named(snapshot: Snapshot, execution_id: str | None) -> Snapshot:
-    """Under the id that the attempt has."""
-    return replace(snapshot, execution_id=execution_id) if execution_id is not None else snapshot
+def _named(look: LookUp, execution_id: str | None) -> LookUp:
+    """Under the id that the attempt has; its own one is kept beside that."""
+    if not isinstance(look, Found) or execution_id in (None, look.snapshot.execution_id):
+        return look
+    named = replace(look.snapshot, execution_id=execution_id, carrier_id=look.snapshot.execution_id)
+    return replace(look, snapshot=named)
 
 
 def _snapshot(body: Any, *id_names: str) -> Snapshot | None:
@@ -258,6 +264,7 @@ def _snapshot(body: Any, *id_names: str) -> Snapshot | None:
         ref=None,
         phase=phase,
         status=said[:64],
+        is_waiting=said.lower() == "queued",
         created_at=instant_in(body, "initiation_time"),
         updated_at=instant_in(body, "end_time", "EndTime"),
         initiated_at=instant_in(body, "initiation_time"),

@@ -1,10 +1,10 @@
 """What providers say, read tolerantly: nulls, numbers as text, names that drift, bodies in three encodings."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal, InvalidOperation
-from email.parser import BytesParser
-from email.policy import HTTP
+from email.message import Message
 from typing import Any
 from urllib.parse import parse_qsl, urljoin
 
@@ -12,6 +12,7 @@ from cualify_dialer.providers.http import json_in
 
 ID_LIMIT_CHARS = 128
 FIELDS_LIMIT = 200
+FIELD_NAME = re.compile(rb'^content-disposition:[^\r\n]*[;\s]name="([^"\r\n]*)"', re.IGNORECASE | re.MULTILINE)
 
 
 def text_in(body: Any, *names: str) -> str | None:
@@ -73,17 +74,19 @@ def _form(body: bytes) -> dict[str, Any] | None:
 
 
 def _multipart(body: bytes, content_type: str) -> dict[str, Any] | None:
-    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
-    message = BytesParser(policy=HTTP).parsebytes(head + body)
-    if not message.is_multipart():
+    """A flat form. The standard library's parser takes 20 s for a body of a million bytes that is all delimiters."""
+    head = Message()
+    head["Content-Type"] = content_type
+    boundary = head.get_boundary()
+    if not boundary:
         return None
+    delimiter = b"\r\n--" + boundary.encode("utf-8", "replace")
     fields: dict[str, Any] = {}
-    for part in list(message.iter_parts())[:FIELDS_LIMIT]:
-        name = part.get_param("name", header="content-disposition")
-        content = part.get_payload(decode=True)
-        if isinstance(name, str) and isinstance(content, bytes):
-            fields[name] = content.decode("utf-8", "replace")
-    return fields
+    for part in (b"\r\n" + body).split(delimiter, FIELDS_LIMIT + 1)[1 : FIELDS_LIMIT + 1]:
+        about, _, content = part.partition(b"\r\n\r\n")
+        if name := FIELD_NAME.search(about):
+            fields[name[1].decode("utf-8", "replace")] = content.decode("utf-8", "replace")
+    return fields or None
 
 
 def _iso(text: str) -> datetime | None:

@@ -202,6 +202,7 @@ def _snapshot(body: Any, *, sid: str, status: str, duration: str) -> Snapshot | 
         ref=None,
         phase=phase,
         status=said[:64],
+        is_waiting=said.lower() == "queued",
         created_at=instant_in(body, "date_created"),
         updated_at=instant_in(body, "end_time", "date_updated", "Timestamp"),
         initiated_at=instant_in(body, "start_time"),
