@@ -166,7 +166,7 @@ LEFT JOIN transfers AS credit ON credit.name = 'topup:' || alarm.payment_id
 WHERE credit.name IS NULL OR alarm.why = 'contradicted'
 ORDER BY alarm.seen_at
 """
-"""One that was credited after all, by hand or because the gateway could say later whose it is, is a difference no more."""
+"""One that was credited after all, by hand or because the gateway could say later whose it is, is none any more."""
 
 INVOICED = """
 SELECT 'an advance is used up at most once' AS rule, documents.number AS subject, documents.total_paise AS expected,
