@@ -264,6 +264,9 @@ async def test_a_kill_after_the_number_was_taken_leaves_no_gap(dsn: str, pool: P
         {"state_code": "99"},
         {"state_code": "29", "gstin": "27AAPFU0939F1ZV"},
         {"name": "आशा"},
+        {"address": "a\x00b"},
+        {"address": "a\tb"},
+        {"address": ""},
     ],
 )
 async def test_a_tax_profile_that_can_not_be_right_is_refused(ask_in_vain: Caller, change: dict[str, str]) -> None:
@@ -281,6 +284,16 @@ async def test_a_document_is_its_own_orgs_and_the_same_as_json_and_on_paper(ask:
     assert (await ask("GET", f"/internal/orgs/{uuid4()}{path}"))[0] == 404
     assert paper.pdf(answer["data"]) == paper.pdf(answer["data"]), "the same document is the same file"
     assert paper.pdf(answer["data"]).startswith(b"%PDF-")
+
+
+async def test_a_payment_named_in_other_letters_is_printed_all_the_same(ask: Caller, pool: Pool) -> None:
+    org = uuid4()
+    await top_up(pool, org, 1000, payment_id="नकद-₹10")
+    await vouchers(pool)
+    [body] = await documents(pool, "receipt_voucher")
+    assert body["refers_to"] == ["topup:नकद-₹10"]
+    assert paper.pdf(body).startswith(b"%PDF-")
+    assert (await ask("GET", f"/internal/orgs/{org}/documents/RV/2627/\x00"))[0] == 404
 
 
 async def test_samples_of_every_document_can_be_made(ask: Caller, pool: Pool, tmp_path: Path) -> None:
