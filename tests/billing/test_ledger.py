@@ -117,8 +117,8 @@ INSERT INTO documents (
     total_paise, covers_to_entry, body
 )
 SELECT
-    'RV/2627/' || serial, 'receipt_voucher', '2627', serial, subject, gen_random_uuid(), now(), paise, 0, 0, 0, paise, 1,
-    '{}'
+    'RV/2627/' || serial, 'receipt_voucher', '2627', serial, subject, gen_random_uuid(), now(), paise, 0, 0, 0, paise,
+    1, '{}'
 FROM (VALUES (1, (SELECT name FROM transfers WHERE kind = 'top_up'), 9999), (2, 'x', 5)) AS v (serial, subject, paise)
 """
 SMALL_VOUCHER = "DELETE FROM documents_due; " + VOUCHER
