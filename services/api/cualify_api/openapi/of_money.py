@@ -58,7 +58,7 @@ _BILL_EXAMPLE: Final[dict[str, Any]] = {
     "balance_after_paise": 9_998_580,
     "explanation": "ring 0 s, talk 142 s × 10 paise = 1,420 paise",
     "rule": "Ringing is free and a call that was not completed costs nothing. Talking time is charged for each begun "
-    "second, rounded up. Nothing is charged beyond 300 s, nor beyond what was held for the call.",
+    "second, rounded up. Talk beyond 300 s is free, and no call costs more than was held for it.",
     "terms": {
         "rate_paise_per_sec": 10,
         "pulse_sec": 1,
