@@ -323,6 +323,7 @@ async def reconcile(pool: Pool, elsewhere: Elsewhere) -> bool:
     contradicted, unchecked = await elsewhere()
     async with pool.acquire() as connection, connection.transaction():
         if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", RECONCILE_LOCK):
+            await _show_the_last(connection)
             return False
         await connection.execute(f"SET LOCAL statement_timeout = '{WITHIN_SEC}s'")
         started_at = now()
@@ -345,6 +346,22 @@ async def reconcile(pool: Pool, elsewhere: Elsewhere) -> bool:
         )
     _tell([one for one, _ in wrong], unchecked)
     return True
+
+
+async def _show_the_last(connection: Connection) -> None:
+    """What another replica found: a replica that always comes second would show what it found itself, for ever."""
+    last = await connection.fetchrow(COUNTS)
+    if last is not None:
+        DIFFERENCES.set(last["differences"])
+        UNCHECKED.set(len(last["unchecked"]))
+
+
+COUNTS = """
+SELECT differences, unchecked
+FROM reconciliations
+ORDER BY id DESC
+LIMIT 1
+"""
 
 
 def _tell(wrong: Sequence[Difference], unchecked: Sequence[str]) -> None:
