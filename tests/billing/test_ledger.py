@@ -1,11 +1,14 @@
 """The ledger holds its rules against whoever writes to it, and finds out what breaks them."""
 
 import asyncio
+import re
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from cualify_billing import posting, thresholds
 from cualify_billing.reconcile import differences
 from cualify_shared.database import Pool
 from tests.billing.conftest import assert_sound, balance, consume, ended, top_up
@@ -123,6 +126,21 @@ FROM (VALUES (1, (SELECT name FROM transfers WHERE kind = 'top_up'), 9999), (2, 
 """
 SMALL_VOUCHER = "DELETE FROM documents_due; " + VOUCHER
 USED_TWICE = VOUCHER + "; INSERT INTO document_uses VALUES ('RV/2627/2', 'RV/2627/1', 6)"
+
+
+WRITES_MONEY = re.compile(r"(INSERT INTO|UPDATE|DELETE FROM|MERGE INTO|COPY)\s+(accounts|transfers|entries)\b")
+
+
+def test_only_the_ledger_moves_money() -> None:
+    """Thresholds touch two columns of accounts that hold none; all else goes through `ledger` and its `posting`."""
+    package = Path(posting.__file__).parent
+    found = {path.name for path in package.rglob("*.py") if WRITES_MONEY.search(path.read_text())}
+    assert found == {"ledger.py", "posting.py", "thresholds.py"}
+    assert re.findall(r"SET (.*)", thresholds.SET) == [
+        "low_balance_paise = $2::bigint, low_balance_armed = coalesce(balance_paise >= $2::bigint, true)"
+    ]
+    importing = re.compile(r"import.*\bposting\b|posting import")
+    assert {path.name for path in package.rglob("*.py") if importing.search(path.read_text())} == {"ledger.py"}
 
 
 @pytest.mark.parametrize(
