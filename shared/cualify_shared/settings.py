@@ -7,9 +7,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class KafkaSettings(BaseSettings):
-    """Where Kafka is, and how one is let in there. Read from variables of the same name in upper case."""
+    """Where Kafka is, and how one is let in there. Read from variables of the same name in upper case.
 
-    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+    An empty variable is none, as where `${NAME:-}` stands in a file: it is no secret that opens to everybody.
+    """
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, env_ignore_empty=True)
 
     kafka_bootstrap_servers: str
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"

@@ -49,6 +49,15 @@ async def test_a_bill_explains_itself(
     await assert_sound(pool)
 
 
+@pytest.mark.parametrize("terms", [{"pulse_sec": 60}, {"min_billable_sec": 60}])
+async def test_a_bill_never_denies_what_it_charges(ask: Caller, pool: Pool, terms: dict[str, int]) -> None:
+    """A pulse or a minimum may reach beyond the longest talk; the hold covers it. Talk beyond is free."""
+    bill = await bill_of(ask, pool, duration_sec=55, terms={"max_duration_sec": 50, **terms})
+    assert (bill["amount_paise"], bill["lines"][1]["billable_sec"]) == (600, 60)
+    assert bill["rule"].endswith("Talk beyond 50 s is free, and no call costs more than was held for it.")
+    await assert_sound(pool)
+
+
 async def test_the_bill_of_a_failed_call_says_that_it_costs_nothing(ask: Caller, pool: Pool) -> None:
     bill = await bill_of(ask, pool, duration_sec=7, status="busy")
     assert (bill["amount_paise"], bill["explanation"]) == (0, "busy: the call was not completed and costs 0 paise")

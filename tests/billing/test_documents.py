@@ -257,6 +257,38 @@ async def test_a_kill_after_the_number_was_taken_leaves_no_gap(dsn: str, pool: P
     await assert_numbered_without_gaps(pool)
 
 
+async def test_issuers_at_once_that_are_killed_leave_no_gap_and_no_fact_without_its_document(
+    ask: Caller, dsn: str, pool: Pool
+) -> None:
+    """Vouchers, refunds, credit notes and invoices of twelve orgs, issued by four at once after two have died at it."""
+    orgs = [uuid4() for _ in range(12)]
+    for org in orgs:
+        await top_up(pool, org, 5000, payment_id=f"p-{org}")
+        await consume(pool, [ended(org, duration_sec=200)])
+    for n in (2, 5):
+        die_at(f"billing.number_taken:{n}", dsn, ISSUING, orgs[0])
+    refunds = ({"refund_id": f"r-{org}", "payment_id": f"p-{org}", "amount_paise": 700} for org in orgs)
+    paths = (f"/internal/orgs/{org}/refunds" for org in orgs)
+    asked = [ask("POST", path, refund) for path, refund in zip(paths, refunds, strict=True)]
+    await asyncio.gather(*asked, *(vouchers(pool) for _ in range(4)), *(invoices(pool) for _ in range(3)))
+    await vouchers(pool)
+    await asyncio.gather(*(invoices(pool) for _ in range(4)))
+    notes = [(body["buyer"]["org_id"], body["number"]) for body in await documents(pool, "tax_invoice")]
+    told = [
+        {"credit_note_id": f"c-{org}", "invoice_number": number, "amount_paise": 5, "reason": "echo"}
+        for org, number in notes
+    ]
+    answers = await asyncio.gather(
+        *(ask("POST", f"/internal/orgs/{org}/credit-notes", n) for (org, _), n in zip(notes, told, strict=True))
+    )
+    assert {status for status, _ in answers} == {201}
+    counted = await pool.fetch("SELECT kind, count(*) FROM documents GROUP BY kind ORDER BY kind")
+    kinds = ("credit_note", "receipt_voucher", "refund_voucher", "tax_invoice")
+    assert [tuple(row) for row in counted] == [(kind, 12) for kind in kinds]
+    await assert_numbered_without_gaps(pool)
+    await assert_sound(pool)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -264,6 +296,9 @@ async def test_a_kill_after_the_number_was_taken_leaves_no_gap(dsn: str, pool: P
         {"state_code": "99"},
         {"state_code": "29", "gstin": "27AAPFU0939F1ZV"},
         {"name": "आशा"},
+        {"address": "a\x00b"},
+        {"address": "a\tb"},
+        {"address": ""},
     ],
 )
 async def test_a_tax_profile_that_can_not_be_right_is_refused(ask_in_vain: Caller, change: dict[str, str]) -> None:
@@ -281,6 +316,16 @@ async def test_a_document_is_its_own_orgs_and_the_same_as_json_and_on_paper(ask:
     assert (await ask("GET", f"/internal/orgs/{uuid4()}{path}"))[0] == 404
     assert paper.pdf(answer["data"]) == paper.pdf(answer["data"]), "the same document is the same file"
     assert paper.pdf(answer["data"]).startswith(b"%PDF-")
+
+
+async def test_a_payment_named_in_other_letters_is_printed_all_the_same(ask: Caller, pool: Pool) -> None:
+    org = uuid4()
+    await top_up(pool, org, 1000, payment_id="नकद-₹10")
+    await vouchers(pool)
+    [body] = await documents(pool, "receipt_voucher")
+    assert body["refers_to"] == ["topup:नकद-₹10"]
+    assert paper.pdf(body).startswith(b"%PDF-")
+    assert (await ask("GET", f"/internal/orgs/{org}/documents/RV/2627/\x00"))[0] == 404
 
 
 async def test_samples_of_every_document_can_be_made(ask: Caller, pool: Pool, tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """The ledger holds its rules against whoever writes to it, and finds out what breaks them."""
 
 import asyncio
+import re
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from cualify_billing import posting, thresholds
 from cualify_billing.reconcile import differences
 from cualify_shared.database import Pool
 from tests.billing.conftest import assert_sound, balance, consume, ended, top_up
@@ -91,6 +94,55 @@ async def test_a_batch_waits_for_a_till_where_all_are_taken(pool: Pool) -> None:
     await assert_sound(pool)
 
 
+ORDER = """
+INSERT INTO payment_orders (receipt, org_id, request_id, amount_paise, payment_id, paid_at)
+VALUES (gen_random_uuid(), gen_random_uuid(), 'r', 10000, 'pay_of_nobody', now())
+"""
+OTHER_ORDER = """
+INSERT INTO payment_orders (receipt, org_id, request_id, amount_paise, payment_id, paid_at)
+SELECT gen_random_uuid(), org_id, 'r', 10001, substr(name, 7), now()
+FROM transfers
+WHERE kind = 'top_up'
+"""
+DECIDED = """
+INSERT INTO refunds (id, org_id, kind, amount_paise, balance_paise)
+VALUES ('r', gen_random_uuid(), 'chargeback', 5, 0)
+"""
+MOVED = """
+INSERT INTO transfers (name, kind, org_id, amount_paise, at)
+SELECT 'refund:r', 'correction', org_id, 5, now()
+FROM accounts
+WHERE kind = 'wallet'
+"""
+VOUCHER = """
+INSERT INTO documents (
+    number, kind, financial_year, serial, subject, org_id, issued_on, taxable_paise, cgst_paise, sgst_paise, igst_paise,
+    total_paise, covers_to_entry, body
+)
+SELECT
+    'RV/2627/' || serial, 'receipt_voucher', '2627', serial, subject, gen_random_uuid(), now(), paise, 0, 0, 0, paise,
+    1, '{}'
+FROM (VALUES (1, (SELECT name FROM transfers WHERE kind = 'top_up'), 9999), (2, 'x', 5)) AS v (serial, subject, paise)
+"""
+SMALL_VOUCHER = "DELETE FROM documents_due; " + VOUCHER
+USED_TWICE = VOUCHER + "; INSERT INTO document_uses VALUES ('RV/2627/2', 'RV/2627/1', 6)"
+
+
+WRITES_MONEY = re.compile(r"(INSERT INTO|UPDATE|DELETE FROM|MERGE INTO|COPY)\s+(accounts|transfers|entries)\b")
+
+
+def test_only_the_ledger_moves_money() -> None:
+    """Thresholds touch two columns of accounts that hold none; all else goes through `ledger` and its `posting`."""
+    package = Path(posting.__file__).parent
+    found = {path.name for path in package.rglob("*.py") if WRITES_MONEY.search(path.read_text())}
+    assert found == {"ledger.py", "posting.py", "thresholds.py"}
+    assert re.findall(r"SET (.*)", thresholds.SET) == [
+        "low_balance_paise = $2::bigint, low_balance_armed = coalesce(balance_paise >= $2::bigint, true)"
+    ]
+    importing = re.compile(r"import.*\bposting\b|posting import")
+    assert {path.name for path in package.rglob("*.py") if importing.search(path.read_text())} == {"ledger.py"}
+
+
 @pytest.mark.parametrize(
     ("meddling", "rule"),
     [
@@ -102,6 +154,19 @@ async def test_a_batch_waits_for_a_till_where_all_are_taken(pool: Pool) -> None:
         ("DELETE FROM entries WHERE id = 2", "a transfer has two entries, one of them in its org's wallet"),
         ("UPDATE transfers SET amount_paise = 7", "the wallet moves by the transfer's amount"),
         ("UPDATE transfers SET duration_sec = 7 WHERE kind = 'call_debit'", "a debit is the price of its call"),
+        ("UPDATE accounts SET kind = 'promotions' WHERE name = 'revenue:1'", "money goes to the account of its kind"),
+        ("UPDATE transfers SET kind = 'adjustment' WHERE kind = 'top_up'", "money goes to the account of its kind"),
+        (ORDER, "every paid order is in its wallet"),
+        (OTHER_ORDER, "every paid order is in its wallet"),
+        (
+            DECIDED,
+            "what was refunded is what was decided",
+        ),
+        (MOVED, "what was refunded is what was decided"),
+        ("DELETE FROM documents_due", "every payment has its voucher, or waits for it"),
+        ("INSERT INTO document_series VALUES ('tax_invoice', '2627', 1)", "documents are numbered without gaps"),
+        (USED_TWICE, "an advance is used up at most once"),
+        (SMALL_VOUCHER, "every payment has its voucher, or waits for it"),
     ],
 )
 async def test_a_ledger_that_was_meddled_with_is_found_out(pool: Pool, meddling: str, rule: str) -> None:

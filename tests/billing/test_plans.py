@@ -12,7 +12,8 @@ from cualify_billing.plans import Terms, activate, schedule
 from cualify_billing.turn import turn_plans
 from cualify_shared.database import Pool
 from cualify_shared.events.wallet import PlanActivated, PlanExpired
-from tests.billing.conftest import Caller, assert_sound, consume, ended, said
+from tests.billing.conftest import Caller, assert_sound, consume, ended, everything, said
+from tests.billing.test_crash import die_at
 
 MAY_31_LATE = datetime(2026, 5, 31, 18, 29, 59, tzinfo=UTC)
 JUNE_1_IN_KOLKATA = datetime(2026, 5, 31, 18, 30, tzinfo=UTC)
@@ -154,6 +155,43 @@ async def test_a_plan_has_one_end(ask_in_vain: Caller, more: dict[str, Any]) -> 
     until = (datetime.now(UTC) + timedelta(days=3)).isoformat()
     body = {"plan": "growth", "rate_paise_per_sec": 10, "active_until": until, **more}
     assert (await ask_in_vain("PUT", f"/internal/orgs/{uuid4()}/plan", body))[0] == 400
+
+
+TURNING = """
+from tests.billing.test_plans import LATER, turn
+
+async def act(pool, org):
+    await turn(pool, LATER)
+"""
+PUTTING = """
+from tests.billing.test_plans import RENEWING, MAY_31_LATE, put
+
+async def act(pool, org):
+    await put(pool, org, RENEWING, at=MAY_31_LATE)
+"""
+LATER = MAY_31_LATE + timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("point", "acting"),
+    [("billing.plan_written", PUTTING), ("billing.plan_written", TURNING), ("billing.plan_expired", TURNING)],
+)
+async def test_a_kill_between_a_plan_and_its_event_does_neither(dsn: str, pool: Pool, point: str, acting: str) -> None:
+    org = uuid4()
+    if acting == TURNING:
+        ends = {} if point == "billing.plan_written" else {"active_until": LATER, "renews_monthly": False}
+        await put(pool, org, Terms(**{**terms_of(RENEWING), **ends}), at=MAY_31_LATE)
+    before = await everything(pool)
+    die_at(point, dsn, acting, org)
+    assert await everything(pool) == before
+    if acting == PUTTING:
+        await put(pool, org, RENEWING, at=MAY_31_LATE)
+    await asyncio.gather(*(turn(pool, LATER) for _ in range(2)))
+    last = (await plans_said(pool))[-1]
+    assert (type(last), len(await plans_said(pool))) == (
+        (PlanExpired, 2) if point == "billing.plan_expired" else (PlanActivated, 2)
+    )
+    await assert_sound(pool)
 
 
 def terms_of(terms: Terms) -> dict[str, Any]:

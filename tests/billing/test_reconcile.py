@@ -3,6 +3,7 @@
 from dataclasses import replace
 from uuid import uuid4
 
+from cualify_billing.reconcile import DIFFERENCES, RECONCILE_LOCK
 from cualify_shared.database import Pool
 from tests.billing.conftest import Caller, balance, call_of, consume, ended, everything, top_up
 
@@ -38,6 +39,20 @@ async def test_a_ledger_that_disagrees_with_itself_is_said_so(ask: Caller, pool:
     answer = (await ask("POST", "/internal/reconcile"))[1]["data"]
     assert {found["reason"] for found in answer["differences"]} == {"the books disagree with themselves"}
     assert await balance(pool, org) == 1, "nothing was mended"
+
+
+async def test_a_replica_that_comes_second_shows_what_the_other_found(ask: Caller, pool: Pool) -> None:
+    """Else its alert would go on after all was mended, as its own last run was before that."""
+    org = uuid4()
+    await top_up(pool, org, 10_000)
+    await pool.execute("UPDATE accounts SET balance_paise = 1 WHERE org_id = $1", org)
+    await ask("POST", "/internal/reconcile")
+    assert DIFFERENCES._value.get() > 0
+    await pool.execute("INSERT INTO reconciliations VALUES (DEFAULT, now(), now(), 0, 0, 0, 0)")
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("SELECT pg_advisory_xact_lock($1)", RECONCILE_LOCK)
+        assert (await ask("POST", "/internal/reconcile"))[0] == 409
+    assert DIFFERENCES._value.get() == 0
 
 
 async def test_what_the_providers_charge_stands_beside_what_the_same_calls_earned(ask: Caller, pool: Pool) -> None:

@@ -17,7 +17,8 @@ from cualify_billing.routes import billing_app
 from cualify_local.razorpay import LocalRazorpay
 from cualify_shared.database import Pool
 from cualify_shared.events.wallet import WalletCredited
-from tests.billing.conftest import TOKEN, Caller, assert_sound, balance, said, top_up
+from tests.billing.conftest import TOKEN, Caller, assert_sound, balance, everything, said, top_up
+from tests.billing.test_crash import die_at
 
 
 @dataclass(slots=True)
@@ -97,6 +98,76 @@ async def test_an_order_whose_answer_was_lost_is_found_by_its_receipt_when_it_is
         assert (await shop.tell(tell(payment)))[1] == {"data": {"outcome": "credited"}}
         assert await balance(shop.pool, org) == 118_000
     await assert_sound(shop.pool)
+
+
+ORDERING = """
+import os
+from cualify_billing.razorpay import Razorpay
+from cualify_billing.top_ups import open_order
+
+async def act(pool, org):
+    gateway = Razorpay(url=os.environ["GATEWAY"], key_id="rzp_test_local", key_secret=os.environ["GATEWAY_SECRET"])
+    await open_order(pool, gateway, org_id=org, request_id="r1", amount_paise=118_000)
+"""
+
+
+@pytest.mark.parametrize("point", ["billing.order_opened", "billing.order_created"])
+async def test_a_kill_around_the_gateways_answer_loses_no_payment(
+    shop: Shop, dsn: str, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    """The order that nobody wrote down is credited, should it be paid; the request makes one that is known."""
+    org = uuid4()
+    monkeypatch.setenv("GATEWAY", shop.gateway.url)
+    monkeypatch.setenv("GATEWAY_SECRET", shop.gateway.key_secret)
+    await asyncio.to_thread(die_at, point, dsn, ORDERING, org)
+    lost = list(shop.gateway.orders)
+    assert len(lost) == (point == "billing.order_created")
+    status, answer = await shop.order(org)
+    assert (status, answer["data"]["order_id"] in lost) == (201, False)
+    payments = [shop.gateway.pay(order_id) for order_id in [*lost, answer["data"]["order_id"]]]
+    for payment in payments:
+        await shop.tell(shop.gateway.payment_captured(payment))
+    assert await balance(shop.pool, org) == 118_000
+    assert await alarms(shop.pool) == ["paid_twice"] * len(lost)
+    await assert_sound(shop.pool)
+
+
+PAYING = """
+import os
+from pydantic import SecretStr
+from cualify_billing.razorpay import Razorpay
+from cualify_billing.routes import billing_app
+from tests.billing.conftest import TOKEN, Caller
+
+async def act(pool, org):
+    app = billing_app(
+        pool=pool,
+        committed=lambda: None,
+        internal_token=TOKEN,
+        gateway=Razorpay(url="http://127.0.0.1:9", key_id="k", key_secret="s"),
+        webhook_secret=SecretStr(os.environ["HOOK_SECRET"]),
+    )
+    headers = {"x-razorpay-signature": os.environ["SIGNATURE"]}
+    await Caller(app)("POST", "/webhooks/razorpay", raw=os.environ["BODY"].encode(), token=None, headers=headers)
+"""
+
+
+async def test_a_kill_between_the_credit_and_its_order_does_neither(
+    shop: Shop, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    org = uuid4()
+    _, answer = await shop.order(org)
+    body = shop.gateway.order_paid(shop.gateway.pay(answer["data"]["order_id"]))
+    monkeypatch.setenv("HOOK_SECRET", shop.gateway.webhook_secret)
+    monkeypatch.setenv("SIGNATURE", shop.gateway.sign(body))
+    monkeypatch.setenv("BODY", body.decode())
+    before = await everything(shop.pool), await shop.pool.fetch("SELECT * FROM payment_orders")
+    await asyncio.to_thread(die_at, "billing.posted", dsn, PAYING, org)
+    assert (await everything(shop.pool), await shop.pool.fetch("SELECT * FROM payment_orders")) == before
+    for outcome in ("credited", "repeated"):
+        assert (await shop.tell(body))[1]["data"]["outcome"] == outcome
+    assert await balance(shop.pool, org) == 118_000
+    assert (await shop.order(org))[1]["data"]["paid"] is True
 
 
 async def test_while_the_gateway_can_not_say_whose_order_it_is_the_webhook_has_to_come_again(shop: Shop) -> None:

@@ -1,7 +1,7 @@
 """Whatever is paid, called, refunded, charged back and repeated, the api never promises what the wallet lacks."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from uuid import UUID, uuid4
 
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -44,20 +44,46 @@ class Lower:
 
 
 @dataclass(frozen=True)
+class Change:
+    """Another plan; it counts for calls that are placed once the api has heard of it."""
+
+    rate_paise_per_sec: int
+    pulse_sec: int
+    min_billable_sec: int
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """A chargeback is given up, should it wait."""
+
+    number: int
+
+
+@dataclass(frozen=True)
 class Carry:
     """What billing has said until now reaches the api, some of it twice."""
 
 
-Step = Pay | Call | End | Lower | Carry
+Step = Pay | Call | End | Lower | Change | Withdraw | Carry
 steps = st.lists(
     st.builds(Pay, st.integers(0, 4))
     | st.builds(Call, st.integers(1, 300))
     | st.builds(End, st.integers(0, 400), st.sampled_from(["completed", "completed", "busy"]))
     | st.builds(Lower, st.integers(0, 5), st.sampled_from(["correction", "chargeback"]))
+    | st.builds(Change, st.integers(0, 15), st.sampled_from([1, 7, 60]), st.sampled_from([0, 0, 30]))
+    | st.builds(Withdraw, st.integers(0, 5))
     | st.builds(Carry),
     min_size=1,
     max_size=25,
 )
+
+
+def price_paise(talked_sec: int, plan: Change) -> int:
+    """Second by second, so that it has no formula in common with what it checks."""
+    seconds = 0
+    while talked_sec and (seconds < max(talked_sec, plan.min_billable_sec) or seconds % plan.pulse_sec):
+        seconds += 1
+    return seconds * plan.rate_paise_per_sec
 
 
 @dataclass(slots=True)
@@ -67,7 +93,9 @@ class Story:
     treasury: Treasury
     org: Org
     name: str = field(default_factory=lambda: uuid4().hex)
-    open: list[tuple[UUID, int]] = field(default_factory=list)
+    open: list[tuple[UUID, int, Change]] = field(default_factory=list)
+    plan: Change = Change(10, 1, 0)
+    next_plan: Change = Change(10, 1, 0)
     paid: set[int] = field(default_factory=set)
     spent_paise: int = 0
 
@@ -81,18 +109,29 @@ class Story:
                 answer = await self.treasury.world.place(self.org, max_duration_sec=max_duration_sec)
                 assert answer.status in (201, 402, 403)
                 if answer.status == 201:
-                    self.open.append((UUID(answer.body["data"]["id"]), max_duration_sec))
+                    self.open.append((UUID(answer.body["data"]["id"]), max_duration_sec, self.plan))
             case End(duration_sec, status):
                 if self.open:
-                    call_id, max_duration_sec = self.open.pop(0)
+                    call_id, max_duration_sec, plan = self.open.pop(0)
                     await self.treasury.end(self.org, call_id, duration_sec=duration_sec, status=status)
                     await self.treasury.end(self.org, call_id, duration_sec=duration_sec, status=status)
-                    self.spent_paise += 10 * min(duration_sec, max_duration_sec) if status == "completed" else 0
+                    talked_sec = min(duration_sec, max_duration_sec) if status == "completed" else 0
+                    self.spent_paise += price_paise(talked_sec, plan)
             case Lower(number, kind):
                 name, amount_paise = f"{self.name}-{kind}-{number}", 2500 * (number + 1)
-                assert (await self.treasury.refund(self.org, name, amount_paise, kind=kind))[0] in (201, 402)
+                status, body = await self.treasury.refund(self.org, name, amount_paise, kind=kind)
+                assert status in (201, 402) or body["error"]["details"]["reason"] == "withdrawn"
+            case Change():
+                self.next_plan = step
+                terms = {"plan": "p", **asdict(step)}
+                await self.treasury.world.admin("PUT", f"/orgs/{self.org.id}/plan", terms)
+            case Withdraw(number):
+                path = f"/admin/v1/orgs/{self.org.id}/refunds/{self.name}-chargeback-{number}"
+                headers = {"Authorization": "Bearer admin-token"}
+                assert (await self.treasury.world.ask("DELETE", path, headers=headers)).status in (200, 404, 409)
             case Carry():
                 await self.treasury.carry(repeat=True)
+                self.plan = self.next_plan
 
     async def close(self) -> None:
         """Every call ends, everything is told, and what waits and can be covered is taken."""

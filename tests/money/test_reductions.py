@@ -143,6 +143,32 @@ async def test_a_chargeback_of_money_that_was_spent_waits_for_the_next_top_up(tr
     assert await treasury.agree(org) == 2000
 
 
+async def test_a_chargeback_that_waits_can_be_withdrawn_and_its_org_calls_again(treasury: Treasury) -> None:
+    """Mistyped, or decided otherwise by the bank: else the org would stay frozen until it pays what it does not owe."""
+    org = await treasury.org(paid_paise=FREE_PAISE)
+    for refund_id in ("cb_1", "cb_2"):
+        body = (await treasury.refund(org, refund_id, 50_000, kind="chargeback", payment_id="pay_1"))[1]
+        assert body["data"]["status"] == "waiting"
+    for refund_id, answered in (("cb_1", 403), ("cb_2", 201)):
+        for _ in range(2):
+            shown = await treasury.world.admin("DELETE", f"/orgs/{org.id}/refunds/{refund_id}")
+            assert (shown["status"], shown["refused_why"]) == ("refused", "withdrawn")
+        assert (await treasury.world.place(org)).status == answered
+    status, again = await treasury.refund(org, "cb_1", 50_000, kind="chargeback", payment_id="pay_1")
+    assert (status, again["error"]["details"]["reason"]) == (409, "withdrawn")
+    await treasury.refund(org, "posted", 100)
+    headers = {"Authorization": "Bearer admin-token"}
+    other = await treasury.world.bare_org()
+    for path, answered in (
+        (f"{org.id}/refunds/posted", 409),
+        (f"{other.id}/refunds/cb_1", 404),
+        (f"{org.id}/refunds/x", 404),
+    ):
+        answer = await treasury.world.ask("DELETE", f"/admin/v1/orgs/{path}", headers=headers)
+        assert answer.status == answered
+    assert await treasury.world.wallet(org) == (FREE_PAISE - 100, 3000)
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_calls_and_refunds_at_once_never_spend_the_same_money(treasury: Treasury, seed: int) -> None:
     """Twice as much is asked for as there is; at every moment the api promises at most what billing has."""

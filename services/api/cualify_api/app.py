@@ -23,6 +23,7 @@ from cualify_api.limits.routes import limit_routes
 from cualify_api.openapi.routes import document_routes
 from cualify_api.orgs.routes import org_finder, org_routes
 from cualify_api.settings import ApiSettings
+from cualify_api.wallet.account_routes import account_routes
 from cualify_api.wallet.reduce import Reduce
 from cualify_api.wallet.refund_routes import refund_routes
 from cualify_api.wallet.routes import wallet_routes
@@ -132,6 +133,7 @@ def _routers(settings: ApiSettings, pool: Pool, inside: Workings) -> tuple[APIRo
         document_routes(),
         webhook_routes(services["webhook-dispatcher"], once),
         wallet_routes(pool, billing),
+        account_routes(billing),
         top_up_routes(billing, once),
         truth_routes(pool, internal_token=settings.internal_token.get_secret_value()),
         agent_routes(pool, org_of),

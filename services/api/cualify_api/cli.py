@@ -176,6 +176,12 @@ def refund(
     _show(_ask("POST", f"/orgs/{_part(org)}/refunds", body))
 
 
+@app.command("withdraw")
+def withdraw_chargeback(org: Org, refund_id: str) -> None:
+    """Give up a chargeback that waits, mistyped or decided otherwise by the bank: its org may call again."""
+    _show(_ask("DELETE", f"/orgs/{_part(org)}/refunds/{_part(refund_id)}"))
+
+
 @app.command("refunds")
 def list_refunds(org: Org, limit: int = 50) -> None:
     """The newest refunds, chargebacks and corrections of an org, and what became of them."""

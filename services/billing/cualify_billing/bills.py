@@ -102,7 +102,7 @@ def rule(call: Settled) -> str:
     sentences.append(f"Talking time is charged for each {pulse}, rounded up.")
     if call.min_billable_sec:
         sentences.append(f"A call that was talked on is charged for at least {call.min_billable_sec} s.")
-    sentences.append(f"Nothing is charged beyond {call.max_duration_sec} s, nor beyond what was held for the call.")
+    sentences.append(f"Talk beyond {call.max_duration_sec} s is free, and no call costs more than was held for it.")
     return " ".join(sentences)
 
 

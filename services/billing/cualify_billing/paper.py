@@ -51,7 +51,7 @@ def _table(paper: FPDF, body: Json) -> None:
     with paper.table(col_widths=_WIDTHS, text_align=("LEFT", "LEFT", *["RIGHT"] * 5), line_height=5) as table:
         table.row(_HEADS)
         for line in body["lines"]:
-            table.row(_cells(line))
+            table.row([_printable(cell) for cell in _cells(line)])
         totals = body["totals"]
         named = (totals["taxable_paise"], totals["cgst_paise"], totals["sgst_paise"], totals["igst_paise"])
         table.row(("Total", "", rupees(totals["total_paise"]), *map(rupees, named)))
@@ -85,7 +85,12 @@ def _foot(paper: FPDF, body: Json) -> None:
 
 def _text(paper: FPDF, text: str, *, size: int = 9, bold: bool = False) -> None:
     paper.set_font("Helvetica", "B" if bold else "", size)
-    paper.multi_cell(0, size * 0.5, text, new_x=XPos.LMARGIN, new_y=YPos.NEXT, align="L")
+    paper.multi_cell(0, size * 0.5, _printable(text), new_x=XPos.LMARGIN, new_y=YPos.NEXT, align="L")
+
+
+def _printable(text: str) -> str:
+    """The paper's font has Latin letters. A payment's id may have others, and then stands whole in the JSON only."""
+    return text.encode("latin-1", "replace").decode("latin-1")
 
 
 def _day(iso: str) -> str:

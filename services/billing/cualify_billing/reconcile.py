@@ -101,6 +101,44 @@ WHERE entries.amount_paise
 ORDER BY transfers.name
 """
 
+COUNTER_SIDES = """
+SELECT 'money goes to the account of its kind' AS rule, transfers.name || ': ' || accounts.name AS subject,
+    0::bigint AS expected, entries.amount_paise AS found
+FROM transfers
+JOIN entries ON entries.transfer = transfers.name
+JOIN accounts ON accounts.id = entries.account_id AND accounts.org_id IS DISTINCT FROM transfers.org_id
+WHERE accounts.kind <> CASE transfers.kind
+    WHEN 'call_debit' THEN 'revenue'
+    WHEN 'top_up' THEN 'topup_clearing'
+    WHEN 'promotion' THEN 'promotions'
+    WHEN 'refund' THEN 'refunds'
+    WHEN 'chargeback' THEN 'chargebacks'
+    ELSE 'adjustments'
+END
+ORDER BY transfers.name
+"""
+
+PAID_ORDERS = """
+SELECT 'every paid order is in its wallet' AS rule, 'payment ' || payment_id AS subject,
+    payment_orders.amount_paise AS expected, coalesce(credit.amount_paise, 0) AS found
+FROM payment_orders
+LEFT JOIN transfers AS credit
+    ON credit.name = 'topup:' || payment_id AND credit.org_id = payment_orders.org_id AND credit.kind = 'top_up'
+WHERE payment_id IS NOT NULL AND payment_orders.amount_paise IS DISTINCT FROM credit.amount_paise
+ORDER BY payment_id
+"""
+
+REFUNDS = """
+SELECT 'what was refunded is what was decided' AS rule, coalesce(moved.name, 'refund:' || decided.id) AS subject,
+    coalesce(decided.amount_paise, 0) AS expected, coalesce(moved.amount_paise, 0) AS found
+FROM (SELECT * FROM refunds WHERE refused_why IS NULL) AS decided
+FULL JOIN (SELECT * FROM transfers WHERE kind IN ('refund', 'chargeback', 'correction')) AS moved
+    ON moved.name = 'refund:' || decided.id
+WHERE (decided.org_id, decided.kind, decided.amount_paise) IS DISTINCT FROM
+    (moved.org_id, moved.kind, moved.amount_paise)
+ORDER BY 2
+"""
+
 PRICES = """
 SELECT 'a debit is the price of its call' AS rule, name AS subject, price.paise AS expected, amount_paise AS found
 FROM transfers
@@ -166,7 +204,7 @@ LEFT JOIN transfers AS credit ON credit.name = 'topup:' || alarm.payment_id
 WHERE credit.name IS NULL OR alarm.why = 'contradicted'
 ORDER BY alarm.seen_at
 """
-"""One that was credited after all, by hand or because the gateway later said whose it is, is a difference no more."""
+"""One that was credited after all, by hand or because the gateway later said whose it is, is none any more."""
 
 INVOICED = """
 SELECT 'an advance is used up at most once' AS rule, documents.number AS subject, documents.total_paise AS expected,
@@ -186,6 +224,16 @@ GROUP BY series.kind, series.financial_year
 HAVING count(documents.number) <> series.last OR max(documents.serial) <> series.last
 """
 
+VOUCHERS = """
+SELECT 'every payment has its voucher, or waits for it' AS rule, transfers.name AS subject,
+    transfers.amount_paise AS expected, coalesce(documents.total_paise, 0) AS found
+FROM transfers
+LEFT JOIN documents ON documents.subject = transfers.name
+WHERE transfers.kind IN ('top_up', 'credit_note') AND transfers.amount_paise IS DISTINCT FROM documents.total_paise
+    AND NOT EXISTS (SELECT FROM documents_due WHERE documents_due.transfer = transfers.name)
+ORDER BY transfers.name
+"""
+
 CHECKS = (
     ALL_BALANCES,
     BALANCES,
@@ -193,10 +241,14 @@ CHECKS = (
     ZERO_SUMS,
     TWO_SIDES,
     AMOUNTS,
+    COUNTER_SIDES,
+    PAID_ORDERS,
+    REFUNDS,
     PRICES,
     SEQUENCES,
     INVOICED,
     NUMBERED,
+    VOUCHERS,
 )
 """What must hold of the books themselves."""
 OPEN_QUESTIONS = (CONFLICTS, PARKED, UNCREDITED)
@@ -271,6 +323,7 @@ async def reconcile(pool: Pool, elsewhere: Elsewhere) -> bool:
     contradicted, unchecked = await elsewhere()
     async with pool.acquire() as connection, connection.transaction():
         if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", RECONCILE_LOCK):
+            await _show_the_last(connection)
             return False
         await connection.execute(f"SET LOCAL statement_timeout = '{WITHIN_SEC}s'")
         started_at = now()
@@ -293,6 +346,22 @@ async def reconcile(pool: Pool, elsewhere: Elsewhere) -> bool:
         )
     _tell([one for one, _ in wrong], unchecked)
     return True
+
+
+async def _show_the_last(connection: Connection) -> None:
+    """What another replica found: a replica that always comes second would show what it found itself, for ever."""
+    last = await connection.fetchrow(COUNTS)
+    if last is not None:
+        DIFFERENCES.set(last["differences"])
+        UNCHECKED.set(len(last["unchecked"]))
+
+
+COUNTS = """
+SELECT differences, unchecked
+FROM reconciliations
+ORDER BY id DESC
+LIMIT 1
+"""
 
 
 def _tell(wrong: Sequence[Difference], unchecked: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 """What billing is told by its environment, beside what every service is."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from cualify_billing.gst import is_gstin
 from cualify_billing.tax_profiles import Seller
@@ -41,6 +41,16 @@ class BillingSettings(ServiceSettings):
         if gstin is not None and not is_gstin(gstin):
             raise ValueError("is no GSTIN: its form, state or check digit is wrong")
         return gstin
+
+    @model_validator(mode="after")
+    def _takes_payments_or_does_not(self) -> Self:
+        """With orders and without the webhook's secret customers would pay, and nobody be told."""
+        three = (self.razorpay_key_id, self.razorpay_key_secret, self.razorpay_webhook_secret)
+        if any(three) and not all(three):
+            raise ValueError(
+                "RAZORPAY_KEY_ID, RAZORPAY_KEY_SECRET and RAZORPAY_WEBHOOK_SECRET go together: set all or none"
+            )
+        return self
 
     @property
     def seller(self) -> Seller | None:

@@ -16,6 +16,19 @@ class Threshold:
     is_below: bool
 
 
+GET = """
+SELECT low_balance_paise AS threshold_paise, balance_paise, NOT low_balance_armed AS is_below
+FROM accounts
+WHERE org_id = $1
+"""
+
+
+async def threshold(connection: Connection, org_id: UUID) -> Threshold:
+    """An org's threshold; none of an org without a wallet."""
+    row = await connection.fetchrow(GET, org_id)
+    return Threshold(None, 0, is_below=False) if row is None else Threshold(**row)
+
+
 SET = """
 UPDATE accounts
 SET low_balance_paise = $2::bigint, low_balance_armed = coalesce(balance_paise >= $2::bigint, true)

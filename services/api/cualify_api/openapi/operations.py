@@ -5,6 +5,7 @@ from typing import Final
 from cualify_api.openapi.building import Paths, operation, success
 from cualify_api.openapi.of_account import ACCOUNT, CONTACTS
 from cualify_api.openapi.of_calls import CALLS
+from cualify_api.openapi.of_money import MONEY
 from cualify_api.openapi.of_webhooks import WEBHOOKS
 
 _DOCUMENT: Final = operation(
@@ -20,5 +21,6 @@ PATHS: Final[Paths] = {
     **CONTACTS,
     **WEBHOOKS,
     **ACCOUNT,
+    **MONEY,
     "/api/v1/openapi.json": {"get": {**_DOCUMENT, "security": []}},
 }

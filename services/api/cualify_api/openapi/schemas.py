@@ -454,6 +454,10 @@ SCHEMAS: Final[dict[str, Schema]] = {
         ("amount_paise",),
         {"amount_paise": {"type": "integer", "minimum": 100, "maximum": 1_000_000_000, "description": "At least ₹1."}},
     ),
+    "SetThreshold": request(
+        ("threshold_paise",),
+        {"threshold_paise": {"type": ["integer", "null"], "minimum": 1, "maximum": 1_000_000_000_000}},
+    ),
     "Order": answer(
         {
             "order_id": {**_TEXT, "description": "Razorpay's, for its Checkout."},

@@ -167,6 +167,23 @@ async def take_up(connection: Connection, org_id: UUID) -> int:
     return taken
 
 
+WITHDRAW = """
+UPDATE reductions
+SET status = 'refused', decided_at = $3, refused_why = 'withdrawn'
+WHERE id = $1 AND org_id = $2 AND status = 'waiting'
+"""
+
+
+async def withdraw(connection: Connection, org_id: UUID, reduction_id: str) -> Reduction | None:
+    """Gives up a chargeback that waits, and thaws the org after its last one; what has become of it."""
+    await terms.locked_credit(connection, [org_id])
+    await connection.execute(WITHDRAW, reduction_id, org_id, now())
+    if not await connection.fetch(WAITING, org_id):
+        await connection.execute(THAW, org_id)
+    row = await connection.fetchrow(FIND, reduction_id)
+    return None if row is None or row["org_id"] != org_id else Reduction(**row)
+
+
 CLAIM = f"""
 UPDATE reductions
 SET asked = asked + 1, ask_after = clock_timestamp() + make_interval(secs => least(60, 2 ^ least(asked, 6)))

@@ -83,6 +83,18 @@ def refund_routes(pool: Pool, org_of: OrgOf, reduce: Reduce) -> APIRouter:
             raise Problem("not_found", "there is no such refund")
         return json({"data": _shown(row)})
 
+    @router.delete("/admin/v1/orgs/{org_id}/refunds/{refund_id}")
+    async def withdraw(org_id: str, refund_id: str) -> Response:
+        org = await org_of(org_id)
+        async with pool.acquire() as connection, connection.transaction():
+            found = await reductions.withdraw(connection, org, refund_id)
+        if found is None:
+            raise Problem("not_found", "there is no such refund")
+        if found.refused_why != "withdrawn":
+            reason = f"it is {found.status}: only a chargeback that waits can be withdrawn"
+            raise Problem("conflict", reason, details={"status": found.status})
+        return json({"data": _shown(await reductions.find(pool, refund_id))})
+
     return router
 
 
@@ -110,6 +122,7 @@ def _too_little(outcome: TooLittle, wanted: Wanted) -> Problem:
     )
 
 
-def _shown(row: Row) -> dict[str, object]:
+def _shown(row: Row | None) -> dict[str, object]:
+    assert row is not None, "no reduction is ever deleted"
     shown = row_view(row)
     return {"refund_id": shown.pop("id"), **shown}

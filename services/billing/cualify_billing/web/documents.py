@@ -4,12 +4,12 @@ from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 from starlette.responses import Response
 
 from cualify_billing import documents, gst, paper, queries
 from cualify_billing.tax_profiles import Seller, TaxProfile, set_tax_profile, tax_profile
-from cualify_billing.web.fields import Amount, Body, Name
+from cualify_billing.web.fields import Amount, Body, Lines, Name
 from cualify_shared.clock import now
 from cualify_shared.database import Pool
 from cualify_shared.internal_http import Refused
@@ -21,7 +21,7 @@ class TaxProfileRequest(Body):
     """The name and address on the org's registration. Letters are Latin there, and on the documents."""
 
     name: Name
-    address: Annotated[str, Field(min_length=1, max_length=500)]
+    address: Lines
     state_code: str
     gstin: str | None = None
 
@@ -97,8 +97,10 @@ def document_routes(*, pool: Pool, committed: AfterCommit, seller: Seller | None
         org_id: UUID, series: str, year: str, serial: str, format: Literal["json", "pdf"] = "json"
     ) -> Response:
         number = f"{series}/{year}/{serial}"
-        async with pool.acquire() as connection:
-            body = await queries.document(connection, org_id=org_id, number=number)
+        body = None
+        if number.isascii() and number.isprintable():
+            async with pool.acquire() as connection:
+                body = await queries.document(connection, org_id=org_id, number=number)
         if body is None:
             raise Refused(404, "this org has no such document")
         if format == "json":

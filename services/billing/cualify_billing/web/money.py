@@ -99,6 +99,11 @@ def money_routes(*, pool: Pool, committed: AfterCommit, refund_within: timedelta
             threshold = await thresholds.set_threshold(connection, org_id=org_id, **body.model_dump())
         return json({"data": asdict(threshold)})
 
+    @routes.get("/internal/orgs/{org_id}/low-balance-threshold")
+    async def show_threshold(org_id: UUID) -> Response:
+        async with pool.acquire() as connection:
+            return json({"data": asdict(await thresholds.threshold(connection, org_id))})
+
     @routes.get("/internal/orgs/{org_id}/wallet")
     async def show_wallet(org_id: UUID) -> Response:
         async with pool.acquire() as connection:
