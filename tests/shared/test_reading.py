@@ -123,6 +123,17 @@ async def test_a_header_whose_name_is_no_text_stops_nobody(pool: Pool, kafka: Ka
     assert await pool.fetchval("SELECT count(*) FROM dead_letters") == 1
 
 
+@pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
+async def test_what_a_writer_or_its_cluster_compressed_is_read(pool: Pool, kafka: Kafka, compression: str) -> None:
+    prefix, topic = await make_topic(kafka)
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, compression_type=compression)
+    await producer.start()
+    await producer.send_and_wait(topic, encode(dialing(1)))
+    await producer.stop()
+    async with reading(pool, kafka, prefix):
+        await until_seen(pool, 1)
+
+
 async def publish_as_a_broken_writer(kafka: Kafka, topic: str, values: Sequence[bytes], *, name: bytes) -> None:
     """Records with a header of that name, which no client of ours would write: put into the finished batch."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, acks="all")
