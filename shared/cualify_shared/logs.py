@@ -48,6 +48,7 @@ def set_up_logs(*, service: str, level: str) -> None:
     for noisy in ("aiokafka", "faststream", "uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
         logging.getLogger(noisy).handlers[:] = []
+    logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)  # a missing topic ten times a second
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -28,6 +29,7 @@ from cualify_shared.events.catalogue import type_of, types_on
 from cualify_shared.events.envelope import Event, MalformedEvent, decode, peek_type
 from cualify_shared.events.model import EventData
 from cualify_shared.events.topics import Topic
+from cualify_shared.kafka_security import for_aiokafka
 from cualify_shared.waiting import pauses, until_set, within
 
 log = structlog.get_logger(__name__)
@@ -265,7 +267,7 @@ class Reading:
         """Connects, retrying until the broker is there, and watches that the reading goes on."""
         for pause in pauses(first_sec=0.5, longest_sec=5):
             try:
-                await self.broker.start()
+                await self._connect(stop)
                 break
             except Exception as error:
                 self.problem = f"{type(error).__name__}: {error}"
@@ -282,6 +284,34 @@ class Reading:
         finally:
             # aiokafka's stop() can hang when the broker is gone.
             await within(self.broker.stop(), 8)
+
+    async def _connect(self, stop: asyncio.Event) -> None:
+        """Returns once connected, or told to stop. A consumer waits for a topic that is not there without a word."""
+        starting = asyncio.ensure_future(self.broker.start())
+        try:
+            while not (await asyncio.wait((starting,), timeout=LOOK_EVERY_SEC))[0]:
+                if stop.is_set():
+                    return
+                if missing := await self._missing_topics():
+                    self.problem = f"no topic {', '.join(missing)}: see `python -m cualify_shared.events.create_topics`"
+                    log.warning("topics_missing", topics=missing)
+            await starting
+        finally:
+            starting.cancel()
+
+    async def _missing_topics(self) -> list[str]:
+        """Of those that are read here; none where the broker does not say."""
+        given = self._subscription
+        wanted = {given.topic_prefix + reader.read.topic.name for reader in self._readers}
+        admin = AIOKafkaAdminClient(bootstrap_servers=given.bootstrap_servers, **for_aiokafka(given.security))
+        try:
+            async with asyncio.timeout(5):
+                await admin.start()
+                return sorted(wanted - set(await admin.list_topics()))
+        except (KafkaError, TimeoutError):
+            return []
+        finally:
+            await within(admin.close(), 2)
 
     async def stalled(self) -> list[str]:
         """Topics with records left on which nothing has moved for too long: aiokafka does not always find back."""

@@ -75,6 +75,14 @@ class Sample:
 
         return await until(look, f"{path} answers {status}; the log: {self.log.read_text()[-2000:]}", within_sec=30)
 
+    async def until_logged(self, event: str) -> None:
+        """Once a line of that name is in the log."""
+
+        async def look() -> bool:
+            return f'"event":"{event}"' in self.log.read_text()
+
+        await until(look, f"{event} is logged", within_sec=30)
+
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[list[Sample]]:
@@ -151,3 +159,16 @@ def test_a_missing_variable_is_one_line(tmp_path: Path) -> None:
     assert sample.process.wait(30) == 1
     said = sample.log.read_text().strip()
     assert said == "sample: these environment variables are missing or wrong: DATABASE_URL: Field required"
+
+
+async def test_a_topic_that_is_not_there_is_said_by_name(
+    started: list[Sample], tmp_path: Path, databases: Databases, kafka: Kafka
+) -> None:
+    if kafka.kind == "embedded":
+        return  # there topics appear on first use
+    sample = await start(started, tmp_path, databases, kafka.bootstrap_servers, KAFKA_TOPIC_PREFIX="nobody.made.")
+    await sample.until_logged("topics_missing")
+    problems = (await sample.until_status("/readyz", 503))["problems"]
+    assert "nobody.made.call.events" in problems["kafka consumers"]
+    sample.process.send_signal(signal.SIGTERM)
+    assert sample.process.wait(15) == 0
