@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faststream import AckPolicy
@@ -73,6 +73,8 @@ class Reader:
         self.progress_at = time.monotonic()
         self.in_hand = 0
         """Records of the batch that is being handled."""
+        self.committed_by_others = 0
+        """In the whole topic, as of the last look at which this replica had no partition of it."""
 
     async def handle(self, records: Sequence[KafkaRecord]) -> None:
         """Returns when all of the records are committed: handled, of no interest, or parked."""
@@ -322,13 +324,27 @@ class Reading:
     def _is_stuck(self, reader: Reader) -> bool:
         return time.monotonic() - reader.progress_at > self._subscription.stalled_after_sec
 
+    async def _lag_of_the_others(self, reader: Reader, consumer: AIOKafkaConsumer) -> int:
+        """Where no partition is assigned here: others have them all, or nobody reads because this member is lost."""
+        topic = self._subscription.topic_prefix + reader.read.topic.name
+        partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic) or ()]
+        ends = await consumer.end_offsets(partitions)
+        begins = await consumer.beginning_offsets(partitions)
+        committed = sum([max(begins[one], await consumer.committed(one) or 0) for one in partitions])
+        metrics.CONSUMER_LAG.labels(reader.read.topic.name).set(0)
+        left: int = sum(ends.values()) - committed
+        if committed != reader.committed_by_others or not left:
+            reader.committed_by_others, reader.progress_at = committed, time.monotonic()
+        return left
+
     async def _lag(self, reader: Reader) -> int | None:
         """Records that are not committed here yet, asked of the broker; None where it does not answer."""
         topic, consumer = reader.read.topic.name, self.subscribers[reader.read.topic.name].consumer
         try:
             async with asyncio.timeout(5):
-                partitions = consumer.assignment()
-                ends = await consumer.end_offsets(partitions) if partitions else {}
+                if not (partitions := consumer.assignment()):
+                    return await self._lag_of_the_others(reader, consumer)
+                ends = await consumer.end_offsets(partitions)
                 unread = sum([max(0, end - await consumer.position(one)) for one, end in ends.items()])
         except Exception as error:
             log.warning("lag_unknown", topic=topic, error=repr(error))

@@ -236,6 +236,33 @@ async def test_a_consumer_on_which_nothing_moves_is_said_to_be_stalled(
         assert running.problem is None
 
 
+async def test_a_replica_without_a_partition_is_stalled_only_while_nobody_reads(
+    pool: Pool, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "LOOK_EVERY_SEC", 3600)
+    prefix, topic = await make_topic(kafka)
+    async with reading(pool, kafka, prefix, stalled_after_sec=0.2) as running:
+        await publish(kafka, topic, (encode(dialing(1)), []))
+        await until_seen(pool, 1)
+        consumer = running.subscribers[CALL_EVENTS.name].consumer
+        consumer.assignment = lambda: frozenset()  # as of a replica beyond the topic's partitions, or a lost one
+        async with asyncio.timeout(20):
+            while await running._lag(running._readers[0]) != 0:
+                await asyncio.sleep(0.05)
+        assert await running.stalled() == [], "others have read all there is"
+        await running.subscribers[CALL_EVENTS.name].stop()
+        lost = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=consumer._group_id)
+        await lost.start()
+        lost.subscribe([topic])
+        lost.assignment = lambda: frozenset()
+        running.subscribers[CALL_EVENTS.name].consumer = lost
+        await publish(kafka, topic, (encode(dialing(2)), []))
+        async with asyncio.timeout(20):
+            while await running.stalled() != [CALL_EVENTS.name]:
+                await asyncio.sleep(0.05)
+        await lost.stop()
+
+
 def test_no_subscription_is_at_most_once_by_accident(pool: Pool, kafka: Kafka) -> None:
     made = make_reading(pool, kafka, "", asyncio.Event())
     for subscriber in made.subscribers.values():
