@@ -42,7 +42,7 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, asyncpg.PostgresError):
         state = error.sqlstate or ""
         return state[:2] in _PASSING_SQLSTATE_CLASSES or state in _PASSING_SQLSTATES
-    if isinstance(error, asyncpg.DataError):
+    if isinstance(error, asyncpg.DataError | asyncpg.exceptions.ClientConfigurationError):
         return False
     return isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError)
 

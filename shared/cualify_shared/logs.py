@@ -5,14 +5,21 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import orjson
 import structlog
 
-_PHONE = re.compile(r"\+\d{8,15}|(?<!\d)\d{10}(?!\d)")
-_KEY = re.compile(r"cuk_(live|test)_[0-9A-Za-z]{8}_[0-9A-Za-z]+")
+_PHONE = re.compile(
+    r"(?:\+|%2B)\d(?:[ -]?\d){7,14}"  # +91 98123 45678, also in a URL
+    r"|(?<!\d)\d{10}(?!\d)"
+    r"|(?<![\w-])(?:00?|(?:00)?91)\d{10}(?![\w-])"  # as carriers in India write it: 0… or 91…
+)
+_SECRET = re.compile(r"(cuk_(?:live|test)_|whsec_|Bearer )[\w.~+/=-]+|(://[^\s:/@]+:)[^\s/@]+(?=@)")
+
+SHORT = 64
 
 
 def set_up_logs(*, service: str, level: str) -> None:
@@ -48,6 +55,7 @@ def set_up_logs(*, service: str, level: str) -> None:
     for noisy in ("aiokafka", "faststream", "uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
         logging.getLogger(noisy).handlers[:] = []
+    logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)  # a missing topic ten times a second
 
 
 @contextmanager
@@ -75,14 +83,30 @@ def _shared_steps(service: str) -> list[Any]:
 
 def _mask(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in event.items():
-        if isinstance(value, str) and not name.endswith("_id") and name != "at":
-            event[name] = masked(value)
+        if type(value) is not int and not name.endswith("_id") and name != "at":
+            event[name] = _masked_within(value)
     return event
 
 
+def _masked_within(value: Any) -> Any:
+    match value:
+        case str():
+            return _masked_before(value) if len(value) < SHORT else masked(value)
+        case dict():
+            return {_masked_within(name): _masked_within(one) for name, one in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_masked_within(one) for one in value]
+        case _:
+            return value
+
+
 def masked(text: str) -> str:
-    """`text` without phone numbers and API keys."""
-    return _PHONE.sub("+…", _KEY.sub(r"cuk_\1_…", text))
+    """`text` without phone numbers, API keys, bearer tokens, webhook secrets and passwords in URLs."""
+    return _PHONE.sub("+…", _SECRET.sub(r"\1\2…", text))
+
+
+_masked_before = lru_cache(maxsize=2_000)(masked)
+"""Of short texts: most of a line's come again in the next."""
 
 
 def _to_json(value: Any, **_: Any) -> str:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 from faststream import AckPolicy
 from faststream.kafka import KafkaBroker
@@ -28,6 +29,7 @@ from cualify_shared.events.catalogue import type_of, types_on
 from cualify_shared.events.envelope import Event, MalformedEvent, decode, peek_type
 from cualify_shared.events.model import EventData
 from cualify_shared.events.topics import Topic
+from cualify_shared.kafka_security import for_aiokafka
 from cualify_shared.waiting import BACK_SOON_SEC, pauses, until_set, within
 
 log = structlog.get_logger(__name__)
@@ -71,6 +73,8 @@ class Reader:
         self.progress_at = time.monotonic()
         self.in_hand = 0
         """Records of the batch that is being handled."""
+        self.committed_by_others = 0
+        """In the whole topic, as of the last look at which this replica had no partition of it."""
 
     async def handle(self, records: Sequence[KafkaRecord]) -> None:
         """Returns when all of the records are committed: handled, of no interest, or parked."""
@@ -267,7 +271,7 @@ class Reading:
         """Connects, retrying until the broker is there, and watches that the reading goes on."""
         for pause in pauses(longest_sec=BACK_SOON_SEC):
             try:
-                await self.broker.start()
+                await self._connect(stop)
                 break
             except Exception as error:
                 self.problem = f"{type(error).__name__}: {error}"
@@ -285,6 +289,34 @@ class Reading:
             # aiokafka's stop() can hang when the broker is gone.
             await within(self.broker.stop(), 8)
 
+    async def _connect(self, stop: asyncio.Event) -> None:
+        """Returns once connected, or told to stop. A consumer waits for a topic that is not there without a word."""
+        starting = asyncio.ensure_future(self.broker.start())
+        try:
+            while not (await asyncio.wait((starting,), timeout=LOOK_EVERY_SEC))[0]:
+                if stop.is_set():
+                    return
+                if missing := await self._missing_topics():
+                    self.problem = f"no topic {', '.join(missing)}: see `python -m cualify_shared.events.create_topics`"
+                    log.warning("topics_missing", topics=missing)
+            await starting
+        finally:
+            starting.cancel()
+
+    async def _missing_topics(self) -> list[str]:
+        """Of those that are read here; none where the broker does not say."""
+        given = self._subscription
+        wanted = {given.topic_prefix + reader.read.topic.name for reader in self._readers}
+        admin = AIOKafkaAdminClient(bootstrap_servers=given.bootstrap_servers, **for_aiokafka(given.security))
+        try:
+            async with asyncio.timeout(5):
+                await admin.start()
+                return sorted(wanted - set(await admin.list_topics()))
+        except (KafkaError, TimeoutError):
+            return []
+        finally:
+            await within(admin.close(), 2)
+
     async def stalled(self) -> list[str]:
         """Topics with records left on which nothing has moved for too long: aiokafka does not always find back."""
         lags = [(reader, await self._lag(reader)) for reader in self._readers]
@@ -294,13 +326,27 @@ class Reading:
     def _is_stuck(self, reader: Reader) -> bool:
         return time.monotonic() - reader.progress_at > self._subscription.stalled_after_sec
 
+    async def _lag_of_the_others(self, reader: Reader, consumer: AIOKafkaConsumer) -> int:
+        """Where no partition is assigned here: others have them all, or nobody reads because this member is lost."""
+        topic = self._subscription.topic_prefix + reader.read.topic.name
+        partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic) or ()]
+        ends = await consumer.end_offsets(partitions)
+        begins = await consumer.beginning_offsets(partitions)
+        committed = sum([max(begins[one], await consumer.committed(one) or 0) for one in partitions])
+        metrics.CONSUMER_LAG.labels(reader.read.topic.name).set(0)
+        left: int = sum(ends.values()) - committed
+        if committed != reader.committed_by_others or not left:
+            reader.committed_by_others, reader.progress_at = committed, time.monotonic()
+        return left
+
     async def _lag(self, reader: Reader) -> int | None:
         """Records that are not committed here yet, asked of the broker; None where it does not answer."""
         topic, consumer = reader.read.topic.name, self.subscribers[reader.read.topic.name].consumer
         try:
             async with asyncio.timeout(5):
-                partitions = consumer.assignment()
-                ends = await consumer.end_offsets(partitions) if partitions else {}
+                if not (partitions := consumer.assignment()):
+                    return await self._lag_of_the_others(reader, consumer)
+                ends = await consumer.end_offsets(partitions)
                 unread = sum([max(0, end - await consumer.position(one)) for one, end in ends.items()])
         except Exception as error:
             log.warning("lag_unknown", topic=topic, error=repr(error))

@@ -10,11 +10,12 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import asyncpg
 import structlog
 import uvicorn
 import uvloop
@@ -33,9 +34,14 @@ from cualify_shared.reads import Read, Reader, Reading, Subscription
 from cualify_shared.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 __all__ = ["Context", "Loop", "Parts", "Read", "Service"]
+
+
+class CannotStart(Exception):
+    """What the environment says can't be used; the message names the variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +87,17 @@ class Service(Generic[SettingsT]):
         set_up_logs(service=self.name, level=settings.log_level)
         try:
             uvloop.run(self._serve(settings))
-        except MigrationError as error:
+        except (CannotStart, MigrationError) as error:
             log.critical("cannot_start", why=str(error))
             sys.exit(2)
 
     async def _serve(self, settings: SettingsT) -> None:
         stop = asyncio.Event()
         _on_signals(stop)
-        dsn = settings.database_url.get_secret_value()
-        security = security_of(settings)
-        pool = await create_pool(
-            dsn, application_name=self.name, size=settings.database_pool_size, settings=self.database_settings
-        )
-        await migrate(dsn, package=self.package)
+        dsn, security = settings.database_url.get_secret_value(), _security_of(settings)
+        pool = await _unless_stopped(stop, self._open(settings, dsn))
+        if pool is None:
+            return
         relay = Relay(
             dsn=dsn,
             service=self.name,
@@ -119,6 +123,17 @@ class Service(Generic[SettingsT]):
         await stop.wait()
         health.stopping = True
         await self._drain(settings, health, pool, loops_stop, relay_stop)
+
+    async def _open(self, settings: SettingsT, dsn: str) -> Pool:
+        """The database, at this code's schema."""
+        try:
+            pool = await create_pool(
+                dsn, application_name=self.name, size=settings.database_pool_size, settings=self.database_settings
+            )
+        except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise CannotStart(f"DATABASE_URL: {type(error).__name__}: {error}") from None
+        await migrate(dsn, package=self.package)
+        return pool
 
     async def _drain(
         self,
@@ -170,6 +185,24 @@ class Service(Generic[SettingsT]):
             )
         )
         return parts.app
+
+
+def _security_of(settings: ServiceSettings) -> BaseSecurity:
+    try:
+        return security_of(settings)
+    except OSError as error:
+        raise CannotStart(f"KAFKA_CA_FILE: {error}") from None
+
+
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` returns; None if told to stop before."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if working.done():
+        return await working
+    working.cancel()
+    return None
 
 
 class _Server(uvicorn.Server):

@@ -1,9 +1,14 @@
 """What every service is told by its environment. A service adds its own fields in its `settings.py`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+LogLevel: TypeAlias = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    BeforeValidator(lambda given: given.upper() if isinstance(given, str) else given),
+]
 
 
 class KafkaSettings(BaseSettings):
@@ -51,7 +56,7 @@ class ServiceSettings(KafkaSettings):
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
     drain_sec: Annotated[float, Field(gt=0, le=300)] = 10.0
     """How long a stopping service may finish what it has begun; then it exits hard, and the leases do the rest."""
     stalled_after_sec: Annotated[float, Field(gt=0)] = 60.0

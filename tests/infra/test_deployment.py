@@ -193,6 +193,13 @@ def test_every_panel_shows_what_exists(metrics: set[str]) -> None:
         assert watched <= metrics, expr
 
 
+def test_what_an_alert_counts_is_on_the_board(rules: list[dict[str, Any]]) -> None:
+    board = orjson.loads((INFRA / "grafana/cualify.json").read_bytes())
+    shown = {name for panel in board["panels"] for name in _METRIC.findall(str(panel.get("targets")))}
+    counted = {name for rule in rules for name in _METRIC.findall(rule["expr"]) if name.endswith("_total")}
+    assert counted <= shown
+
+
 def test_the_first_alarm_of_a_kind_is_seen_as_an_increase(metrics: set[str]) -> None:
     """`increase()` sees no rise in a series that begins at 1, so these are there at 0 from the start."""
     for why in get_args(Why):

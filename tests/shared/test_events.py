@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from cualify_shared.events import EVENT_TYPES, TOPICS, Event, EventType, MalformedEvent, decode, encode, types_on
 from cualify_shared.events.envelope import headers, peek_type
-from cualify_shared.events.generate import documents, main, reader_schema, writer_schema
+from cualify_shared.events.generate import asyncapi, documents, main, reader_schema, writer_schema
 from cualify_shared.events.topics import Audience
 
 PERSONAL = re.compile(r"e164|phone|name$|e_?mail|transcript$|recording_url|metadata|^call$|text$")
@@ -132,6 +132,25 @@ def test_an_error_never_repeats_a_phone_number() -> None:
         decode(orjson.dumps(value))
     assert "98123" not in str(caught.value)
     assert "to_e164" in str(caught.value)
+
+
+@every_type
+def test_the_document_describes_a_record_as_it_lies_on_the_topic(kind: EventType) -> None:
+    document = asyncapi()
+    message = document["components"]["messages"][kind.name]
+    [example] = message["examples"]
+    for record in (example, {"headers": headers_of(event_of(kind)), "payload": orjson.loads(encode(event_of(kind)))}):
+        for part in ("headers", "payload"):
+            whole = {"$ref": f"#/components/messages/{kind.name}/{part}", "components": document["components"]}
+            jsonschema.Draft202012Validator(whole).validate(record[part])
+            assert record[part].keys() <= message[part]["properties"].keys()
+            assert set(message[part]["required"]) <= record[part].keys()
+    assert message["bindings"]["kafka"]["key"]["description"] == kind.topic.key
+    assert f"#/components/messages/{kind.name}" in str(document["channels"][kind.topic.name])
+
+
+def headers_of(event: Event) -> dict[str, str]:
+    return {name: value.decode() for name, value in headers(encode(event))}
 
 
 def test_the_committed_documents_are_up_to_date() -> None:

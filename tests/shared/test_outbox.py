@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer
+from aiokafka.partitioner import DefaultPartitioner
 
 from cualify_local.kafka.broker import Kafka
 from cualify_shared import outbox
@@ -76,6 +77,30 @@ async def test_committed_events_leave_in_order_per_key(dsn: str, pool: Pool, kaf
     assert len(found) == 200
     for call in calls:
         assert [sequence for key, sequence in found if key == call] == list(range(1, 11))
+
+
+async def test_a_record_says_when_it_happened_and_what_it_is_and_lies_where_its_key_belongs(
+    dsn: str, pool: Pool, kafka: Kafka
+) -> None:
+    prefix = await make_topics(kafka)
+    event = dialing(3)
+    await put(pool, event)
+    async with relaying(dsn, kafka, prefix):
+        await until_empty(pool)
+    topic = prefix + CALL_EVENTS.name
+    consumer = AIOKafkaConsumer(topic, bootstrap_servers=kafka.bootstrap_servers, auto_offset_reset="earliest")
+    await consumer.start()
+    record = await asyncio.wait_for(consumer.getone(), 20)
+    partitions = sorted(consumer.partitions_for_topic(topic) or ())
+    await consumer.stop()
+    key = str(event.key).encode()
+    assert record.key == key
+    assert abs(record.timestamp - event.time.timestamp() * 1000) <= 1
+    assert record.partition == DefaultPartitioner()(key, partitions, partitions), "where any client would put the key"
+    described = dict(record.headers)
+    assert described["content-type"] == b"application/cloudevents+json; charset=UTF-8"
+    assert (described["ce_specversion"], described["ce_type"]) == (b"1.0", b"call.dialing")
+    assert (described["ce_id"], described["ce_sequence"]) == (str(event.id).encode(), b"0000000003")
 
 
 async def test_what_was_rolled_back_never_leaves(dsn: str, pool: Pool, kafka: Kafka) -> None:

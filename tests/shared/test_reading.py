@@ -123,6 +123,17 @@ async def test_a_header_whose_name_is_no_text_stops_nobody(pool: Pool, kafka: Ka
     assert await pool.fetchval("SELECT count(*) FROM dead_letters") == 1
 
 
+@pytest.mark.parametrize("compression", ["gzip", "snappy", "lz4", "zstd"])
+async def test_what_a_writer_or_its_cluster_compressed_is_read(pool: Pool, kafka: Kafka, compression: str) -> None:
+    prefix, topic = await make_topic(kafka)
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, compression_type=compression)
+    await producer.start()
+    await producer.send_and_wait(topic, encode(dialing(1)))
+    await producer.stop()
+    async with reading(pool, kafka, prefix):
+        await until_seen(pool, 1)
+
+
 async def publish_as_a_broken_writer(kafka: Kafka, topic: str, values: Sequence[bytes], *, name: bytes) -> None:
     """Records with a header of that name, which no client of ours would write: put into the finished batch."""
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, acks="all")
@@ -244,6 +255,33 @@ async def test_a_broker_that_was_away_for_long_is_found_again_within_a_second(
     assert (min(paused), max(paused)) == (0.1, 1.0)
     assert made.problem is not None
     assert "nobody listens there" in made.problem
+
+
+async def test_a_replica_without_a_partition_is_stalled_only_while_nobody_reads(
+    pool: Pool, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "LOOK_EVERY_SEC", 3600)
+    prefix, topic = await make_topic(kafka)
+    async with reading(pool, kafka, prefix, stalled_after_sec=0.2) as running:
+        await publish(kafka, topic, (encode(dialing(1)), []))
+        await until_seen(pool, 1)
+        consumer = running.subscribers[CALL_EVENTS.name].consumer
+        consumer.assignment = lambda: frozenset()  # as of a replica beyond the topic's partitions, or a lost one
+        async with asyncio.timeout(20):
+            while await running._lag(running._readers[0]) != 0:
+                await asyncio.sleep(0.05)
+        assert await running.stalled() == [], "others have read all there is"
+        await running.subscribers[CALL_EVENTS.name].stop()
+        lost = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap_servers, group_id=consumer._group_id)
+        await lost.start()
+        lost.subscribe([topic])
+        lost.assignment = lambda: frozenset()
+        running.subscribers[CALL_EVENTS.name].consumer = lost
+        await publish(kafka, topic, (encode(dialing(2)), []))
+        async with asyncio.timeout(20):
+            while await running.stalled() != [CALL_EVENTS.name]:
+                await asyncio.sleep(0.05)
+        await lost.stop()
 
 
 def test_no_subscription_is_at_most_once_by_accident(pool: Pool, kafka: Kafka) -> None:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from cualify_local.demo import demo
+from cualify_local.environment import PortTaken
 from cualify_local.kafka.broker import KafkaUnavailable
 from cualify_local.postgres import PostgresUnavailable
 from cualify_local.settings import StackSettings
@@ -34,7 +35,7 @@ def main(words: list[str]) -> int:
         return asyncio.run(_until_told(command, settings, console))
     except ValidationError as error:
         console.print("; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()))
-    except (StackFailed, KafkaUnavailable, PostgresUnavailable, OSError, TimeoutError) as error:
+    except (StackFailed, PortTaken, KafkaUnavailable, PostgresUnavailable, OSError, TimeoutError) as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False)
     return 1
 

@@ -113,6 +113,17 @@ def tail(log: Path, lines: int = 15) -> str:
         return ""
 
 
+def is_free(port: int) -> bool:
+    """Whether nobody listens on that TCP port of 127.0.0.1."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what has just ended there is no hindrance
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody listens on."""
     return free_ports(1)[0]

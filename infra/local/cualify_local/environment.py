@@ -55,8 +55,12 @@ class Addresses:
         return f"http://127.0.0.1:{self.ports[name]}"
 
 
+class PortTaken(Exception):
+    """Somebody listens where a service is to, and would be taken for it. The message is for a person."""
+
+
 def choose_ports(settings: StackSettings) -> Addresses:
-    """The ports that were asked for, free ones for the rest."""
+    """The ports that were asked for, free ones for the rest. Raises PortTaken."""
     asked = {
         API: settings.api_port,
         DIALER: settings.dialer_port,
@@ -65,6 +69,10 @@ def choose_ports(settings: StackSettings) -> Addresses:
         SIMULATOR: settings.simulator_port,
         **dict.fromkeys(dispatchers(settings)[1:], 0),
     }
+    for name, port in asked.items():
+        if port and not children.is_free(port):
+            variable = f"{name.replace('-', '_').upper()}_PORT"
+            raise PortTaken(f"port {port} is in use: stop what listens there, or name another with {variable} (0: any)")
     free = iter(children.free_ports(len(asked)))
     return Addresses({name: port or next(free) for name, port in asked.items()})
 

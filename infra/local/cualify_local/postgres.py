@@ -213,8 +213,8 @@ def _identifier(service: str, prefix: str) -> str:
 async def _connect(url: str) -> "Connection":
     try:
         connection: Connection = await asyncpg.connect(url)
-    except (OSError, asyncpg.InvalidAuthorizationSpecificationError) as error:
-        address = urlsplit(url).netloc.rpartition("@")[2]
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        address = urlsplit(url).netloc.rpartition("@")[2] or "an address that is no postgresql://…"
         raise PostgresUnavailable(f"PostgreSQL at {address} does not let us in ({error}): see POSTGRES_URL") from error
     return connection
 

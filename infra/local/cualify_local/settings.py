@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from cualify_shared.settings import LogLevel
+
 
 class StackSettings(BaseSettings):
     """`API_PORT=8080 SIMULATOR_SPEED=10 make up`. A port of 0 means a free one."""
@@ -26,7 +28,7 @@ class StackSettings(BaseSettings):
     """Real seconds; short here, because simulated calls are."""
     provider_timeout_sec: Annotated[float, Field(gt=0)] = 10.0
     complete_within_sec: Annotated[float, Field(gt=0)] = 60.0
-    log_level: str = "INFO"
+    log_level: LogLevel = "INFO"
     local_dir: Path = Path(".local")
     """Where logs and `stack.json` go."""
 

@@ -4,6 +4,7 @@ A service that dies is named and started again a second later. Nothing outlives 
 """
 
 import asyncio
+import fcntl
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -76,8 +77,9 @@ class Stack:
         await self._exit.aclose()
 
     async def _start(self) -> None:
-        await asyncio.to_thread(_make_fresh, self.folder)
         self.addresses = choose_ports(self.settings)
+        self._take_folder()
+        await asyncio.to_thread(_make_fresh, self.folder)
         await asyncio.gather(self._start_postgres(), self._start_kafka(), self._start_razorpay())
         self.programs = programs(
             self.settings,
@@ -97,6 +99,15 @@ class Stack:
         self.say(f"{', '.join(SERVICES)} and the simulator are ready ({time.monotonic() - begun:.1f} s)")
         watch = asyncio.create_task(self._watch(), name="watch")
         self._exit.callback(watch.cancel)
+
+    def _take_folder(self) -> None:
+        """Else a second stack would wipe the data under the first."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = self._exit.enter_context(self.folder.with_name(f"{self.folder.name}.lock").open("a"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StackFailed(f"a stack runs in {self.folder} already: stop it, or set LOCAL_DIR to another") from None
 
     async def _start_postgres(self) -> None:
         begun = time.monotonic()
@@ -203,9 +214,13 @@ class Stack:
     async def _start_again(self, name: str, child: Child) -> None:
         self.say(f"{name} died ({_how(child)}); starting it again. Its log: {self.programs[name].log}")
         await asyncio.sleep(RESTART_AFTER_SEC)
-        if name not in self._down:
+        if name in self._down:
+            return
+        try:
             self.running[name] = children.start(self.programs[name])
             self.on_pids_changed()
+        except OSError as error:  # a full disk; the next look tries again
+            self.say(f"{name} can't be started: {error}")
 
     async def _stop_services(self) -> None:
         """The simulator goes last: the services may still be talking to it while they drain."""

@@ -4,18 +4,22 @@
 """
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import orjson
 
 from cualify_shared.events.catalogue import EVENT_TYPES, EventType, types_on
-from cualify_shared.events.envelope import CONTENT_TYPE
+from cualify_shared.events.envelope import CONTENT_TYPE, MIRRORED, Event, encode, headers
 from cualify_shared.events.topics import TOPICS, Topic
 
 SCHEMAS = Path(__file__).parent / "schemas"
 PUBLISHED = Path(__file__).parent / "published"
 ASYNCAPI = "asyncapi.json"
+ALWAYS_MIRRORED = tuple(name for name in MIRRORED if name not in ("correlationid", "causationid"))
+MIRRORS = tuple(f"ce_{name}" for name in MIRRORED)
 OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
@@ -44,8 +48,27 @@ def asyncapi() -> dict[str, Any]:
         "defaultContentType": CONTENT_TYPE,
         "channels": {topic.name: _channel(topic) for topic in TOPICS},
         "operations": {f"send.{topic.name}": _operation(topic) for topic in TOPICS},
-        "components": {"messages": {name: _message(kind) for name, kind in EVENT_TYPES.items()}},
+        "components": {
+            "messages": {name: _message(kind) for name, kind in EVENT_TYPES.items()},
+            "schemas": {name: schema for kind in EVENT_TYPES.values() for name, schema in _schemas(kind).items()},
+        },
     }
+
+
+def _schemas(kind: EventType) -> dict[str, Any]:
+    """The data's schema by the type's name, its parts by `<type>.<part>`: a `$ref` counts from the document's root."""
+    schema = _referring(reader_schema(kind), f"#/components/schemas/{kind.name}.")
+    parts = schema.pop("$defs", {})
+    return {kind.name: schema} | {f"{kind.name}.{name}": part for name, part in parts.items()}
+
+
+def _referring(schema: Any, place: str) -> Any:
+    if isinstance(schema, dict):
+        return {
+            k: v.replace("#/$defs/", place) if k == "$ref" and isinstance(v, str) else _referring(v, place)
+            for k, v in schema.items()
+        }
+    return [_referring(item, place) for item in schema] if isinstance(schema, list) else schema
 
 
 def _channel(topic: Topic) -> dict[str, Any]:
@@ -72,24 +95,47 @@ def _message(kind: EventType) -> dict[str, Any]:
         "name": kind.name,
         "summary": (kind.model.__doc__ or "").strip().splitlines()[0],
         "contentType": CONTENT_TYPE,
+        "headers": {
+            "type": "object",
+            "required": ["content-type", "ce_specversion", *(f"ce_{name}" for name in ALWAYS_MIRRORED)],
+            "properties": {name: {"type": "string"} for name in ("content-type", "ce_specversion", *MIRRORS)},
+        },
         "payload": {
             "type": "object",
-            "required": [
-                "specversion",
-                "id",
-                "source",
-                "type",
-                "subject",
-                "time",
-                "orgid",
-                "partitionkey",
-                "sequence",
-                "data",
-            ],
-            "properties": {"type": {"const": kind.name}, "data": reader_schema(kind)},
+            "required": ["specversion", *ALWAYS_MIRRORED, "datacontenttype", "dataschema", "data"],
+            "properties": {
+                "specversion": {"const": "1.0"},
+                **{name: {"type": "string"} for name in MIRRORED},
+                "source": {"const": kind.source},
+                "type": {"const": kind.name},
+                "time": {"type": "string", "format": "date-time"},
+                "datacontenttype": {"const": "application/json"},
+                "dataschema": {"type": "string"},
+                "data": {"$ref": f"#/components/schemas/{kind.name}"},
+            },
         },
-        "examples": [{"payload": {"type": kind.name, "data": kind.example.model_dump(mode="json", exclude_none=True)}}],
+        "bindings": {
+            "kafka": {"key": {"type": "string", "description": kind.topic.key}, "bindingVersion": "0.5.0"},
+        },
+        "examples": [_example(kind)],
     }
+
+
+def _example(kind: EventType) -> dict[str, Any]:
+    """A whole record, as it lies on the topic."""
+    some_id = UUID("01a211fe-88b2-7094-b3e5-e1be801c6598")
+    value = encode(
+        Event(
+            data=kind.example,
+            id=some_id,
+            org_id=some_id,
+            key=some_id,
+            subject=f"call/{some_id}",
+            sequence=1,
+            time=datetime(2026, 11, 25, 9, 30, tzinfo=UTC),
+        )
+    )
+    return {"headers": {name: text.decode() for name, text in headers(value)}, "payload": orjson.loads(value)}
 
 
 def documents() -> dict[str, bytes]:
