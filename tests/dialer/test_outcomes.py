@@ -113,6 +113,14 @@ def test_each_last_phase_without_talk_is_a_failed_call_with_its_own_reason(
     assert call.attempts[0].state is AttemptState.ENDED
 
 
+@pytest.mark.parametrize("phase", [Phase.BALANCE_LOW, Phase.ERROR])
+def test_a_call_that_the_provider_could_not_make_was_ended_by_the_provider(phase: Phase) -> None:
+    _, told = after(a_call(), BEGUN, looked(a_snapshot(phase, ref=REF)))
+    failed = told[-1]
+    assert isinstance(failed, CallFailed)
+    assert failed.ended_by == "provider"
+
+
 @pytest.mark.parametrize("phase", sorted(set(Phase) - LAST_PHASES))
 def test_no_other_phase_ends_a_call(phase: Phase) -> None:
     call, _ = after(a_call(), BEGUN, Heard(1, a_snapshot(phase)), looked(a_snapshot(phase, ref=REF)))
