@@ -150,6 +150,13 @@ def test_that_the_provider_has_it_is_told_once_by_whichever_says_so_first(source
     assert (accepted.attempt, accepted.provider_call_id, accepted.provider_execution_id) == (1, REF, "ex-1")
 
 
+def test_the_provider_had_a_call_before_it_was_talked_on_however_late_we_learnt_it() -> None:
+    call, told = after(a_call(), BEGUN, looked(TALKED))
+    accepted = told[1]
+    assert isinstance(accepted, CallProviderAccepted)
+    assert accepted.accepted_at == call.attempts[0].started_at
+
+
 def test_a_completed_call_is_told_whole() -> None:
     call, told = after(a_call(), BEGUN, Answered(1, Accepted("ex-1")), looked(TALKED))
     assert names(told) == [
