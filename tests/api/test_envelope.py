@@ -48,6 +48,21 @@ async def test_every_refusal_is_in_the_envelope(
     assert "secret detail" not in str(answer.body)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "possible"),
+    [
+        ("PUT", "/api/v1/calls", "GET, POST"),
+        ("PUT", "/api/v1/contacts/x", "DELETE, GET"),
+        ("GET", "/api/v1/calls/x/cancel", "POST"),
+    ],
+)
+async def test_a_method_that_is_not_possible_is_answered_with_all_that_are(
+    lasting: World, caller: Org, method: str, path: str, possible: str
+) -> None:
+    answer = await lasting.ask(method, path, headers=caller.auth)
+    assert (answer.status, answer.headers["Allow"]) == (405, possible)
+
+
 @pytest.mark.parametrize("auth", ["", "Bearer", "Bearer nonsense", "Basic abc", "Bearer cuk_live_aaaaaaaa_" + "b" * 32])
 async def test_without_a_valid_key_nothing_is_told(lasting: World, auth: str) -> None:
     for path in ("/api/v1/calls", "/api/v1/nowhere", "/admin/v1/orgs"):

@@ -87,12 +87,14 @@ async def test_operators_reach_billing_and_the_dead_letters(
         there.body = {"data": [], "next": "c2"}
         await world.admin("PUT", f"/orgs/{caller.id}/plan", {"plan": "growth"})
         await world.admin("POST", f"/orgs/{caller.id}/credits", {"payment_id": "p"})
+        await world.admin("PUT", f"/orgs/{caller.id}/low-balance-threshold", {"threshold_paise": 50_000})
         await world.admin("POST", "/services/dialer/dead-letters/7/redrive", {})
         ledger = await world.ask("GET", "/api/v1/ledger?limit=5&cursor=c1", headers=caller.auth)
         assert ledger.body["pagination"] == {"limit": 5, "next_cursor": "c2", "has_more": True}
         assert [one[1] for one in there.asked] == [
             f"/internal/orgs/{caller.id}/plan",
             f"/internal/orgs/{caller.id}/credits",
+            f"/internal/orgs/{caller.id}/low-balance-threshold",
             "/internal/dead-letters/7/redrive",
             f"/internal/orgs/{caller.id}/ledger?limit=5&before=c1",
         ]

@@ -22,11 +22,13 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self.asked, self.status, self.code = 0, 201, ""
+        self.ids: list[str | None] = []
         self.go_on = asyncio.Event()
         self.go_on.set()
 
-    async def answer(self, _: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
         self.asked += 1
+        self.ids.append((await request.json()).get("id"))
         number = self.asked
         await self.go_on.wait()
         if self.status >= 400:
@@ -101,6 +103,25 @@ async def test_what_was_not_decided_gives_the_key_back(world: World, dispatcher:
         assert kept.body["error"]["request_id"] == kept.headers["X-Request-Id"]
         assert "Retry-After" not in kept.headers
         assert there.asked == 3
+
+
+async def test_a_webhook_whose_answer_never_came_is_asked_for_again_under_the_same_id(
+    world: World, dispatcher: tuple[Dispatcher, str]
+) -> None:
+    """It may have been registered: the dispatcher then knows the id."""
+    there, url = dispatcher
+    org = await world.org()
+    async with running(world.pool, webhook_dispatcher_url=url) as here:
+        there.status, there.code = 503, "internal_error"
+        assert (await register(here, org)).status == 502
+        assert (await register(here, org, url="https://other.example/")).status == 502
+        there.status = 201
+        assert (await register(here, org)).status == 201
+        assert (await register(here, await world.org())).status == 201
+        assert (await here.ask("POST", "/api/v1/webhooks", json=WANTED, headers=org.auth)).status == 201
+    lost, of_another_body, again, of_another_org, without_a_key = there.ids
+    assert lost == again
+    assert (len({lost, of_another_body, of_another_org}), without_a_key) == (3, None)
 
 
 async def test_a_claim_whose_process_died_ends_by_itself(world: World, dispatcher: tuple[Dispatcher, str]) -> None:

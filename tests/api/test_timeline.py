@@ -4,6 +4,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -55,6 +57,32 @@ async def test_taken_up_again_from_any_event_it_misses_and_repeats_nothing(world
             assert [one["data"] for one in [e async for e in events]] == [one["data"] for one in whole[n:]]
     answer = await open_stream(world, org, call_id, last=whole[-1]["id"])
     assert answer.status == 204, "a browser then does not come back"
+
+
+async def test_taken_up_again_it_misses_nothing_that_is_dated_later_than_what_followed(world: World) -> None:
+    """Times come from several clocks; how far a stream has come is counted by what was folded in."""
+    org = await world.org()
+    call_id = await world.placed(org)
+    facts = life(org, call_id, artifacts=())
+    facts[1] = replace(facts[1], time=facts[1].time + timedelta(minutes=1))
+    await world.feed("call.events", *facts)
+    async with stream(world, org, call_id) as events:
+        whole = [event async for event in events]
+    for n, event in enumerate(whole[:-1], 1):
+        async with stream(world, org, call_id, last=event["id"]) as events:
+            assert [one["event"] for one in [e async for e in events]] == [one["event"] for one in whole[n:]]
+
+
+async def test_what_was_learnt_late_stands_where_it_happened(world: World) -> None:
+    org = await world.org()
+    call_id = await world.placed(org)
+    facts = life(org, call_id, artifacts=())
+    late = facts[1].data.model_copy(update={"accepted_at": facts[1].time})
+    facts[1] = replace(facts[1], data=late, time=facts[1].time + timedelta(minutes=1))
+    await world.feed("call.events", *facts)
+    shown = (await world.call(org, call_id))["events"]
+    assert [event["type"] for event in shown][:4] == ["queued", "dialing", "provider-accepted", "in_progress"]
+    assert shown[-1]["type"] == "completed"
 
 
 async def test_an_event_that_comes_late_but_happened_early_is_told(world: World) -> None:

@@ -115,6 +115,14 @@ def test_each_last_phase_without_talk_is_a_failed_call_with_its_own_reason(
     assert call.attempts[0].state is AttemptState.ENDED
 
 
+@pytest.mark.parametrize("phase", [Phase.BALANCE_LOW, Phase.ERROR])
+def test_a_call_that_the_provider_could_not_make_was_ended_by_the_provider(phase: Phase) -> None:
+    _, told = after(a_call(), BEGUN, looked(a_snapshot(phase, ref=REF)))
+    failed = told[-1]
+    assert isinstance(failed, CallFailed)
+    assert failed.ended_by == "provider"
+
+
 @pytest.mark.parametrize("phase", sorted(set(Phase) - LAST_PHASES))
 def test_no_other_phase_ends_a_call(phase: Phase) -> None:
     call, _ = after(a_call(), BEGUN, Heard(1, a_snapshot(phase)), looked(a_snapshot(phase, ref=REF)))
@@ -142,6 +150,13 @@ def test_that_the_provider_has_it_is_told_once_by_whichever_says_so_first(source
     accepted = told[1]
     assert isinstance(accepted, CallProviderAccepted)
     assert (accepted.attempt, accepted.provider_call_id, accepted.provider_execution_id) == (1, REF, "ex-1")
+
+
+def test_the_provider_had_a_call_before_it_was_talked_on_however_late_we_learnt_it() -> None:
+    call, told = after(a_call(), BEGUN, looked(TALKED))
+    accepted = told[1]
+    assert isinstance(accepted, CallProviderAccepted)
+    assert accepted.accepted_at == call.attempts[0].started_at
 
 
 def test_a_completed_call_is_told_whole() -> None:

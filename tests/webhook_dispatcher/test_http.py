@@ -80,6 +80,20 @@ async def call(dispatcher: Dispatcher) -> AsyncIterator[Client]:
     await asyncio.wait_for(running, 5)
 
 
+async def test_what_is_registered_again_under_its_id_is_the_same_with_the_same_secret(call: Client) -> None:
+    """Who asks again did not hear the answer."""
+    path, named = f"/internal/orgs/{new_id()}/endpoints", HOOK | {"id": str(new_id())}
+    (_, first), *others = await asyncio.gather(*(call("POST", path, json=named) for _ in range(5)))
+    assert first["data"]["id"] == named["id"]
+    assert [(status, body) for status, body in others] == [(201, first)] * 4
+    assert (await call("GET", path))[1]["pagination"]["total"] == 1
+    await call("DELETE", f"{path}/{named['id']}")
+    status, another = await call("POST", path, json=named)
+    assert (status, another["data"]["id"] != named["id"], another["secret"] != first["secret"]) == (201, True, True)
+    _, theirs = await call("POST", f"/internal/orgs/{new_id()}/endpoints", json=HOOK | {"id": str(new_id())})
+    assert theirs["secret"] not in (first["secret"], another["secret"])
+
+
 async def test_an_endpoint_is_registered_listed_and_deleted(call: Client) -> None:
     org_id = new_id()
     path = f"/internal/orgs/{org_id}/endpoints"

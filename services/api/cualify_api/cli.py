@@ -214,6 +214,15 @@ def put_plan(
     _show(_ask("PUT", f"/orgs/{_part(org)}/plan", body))
 
 
+@app.command("low-balance")
+def put_low_balance_threshold(
+    org: Org, threshold_paise: Annotated[int, typer.Argument(help="0: no more warnings.")]
+) -> None:
+    """Below which balance an org is warned (wallet.low_balance), once each time; without this it never is."""
+    body = {"threshold_paise": threshold_paise or None}
+    _show(_ask("PUT", f"/orgs/{_part(org)}/low-balance-threshold", body))
+
+
 @calls.command("show")
 def show_call(call_id: str) -> None:
     """A call with its timeline and transcript."""

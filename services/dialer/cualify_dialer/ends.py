@@ -11,11 +11,14 @@ from cualify_dialer.providers import Phase, Snapshot
 RUNG_IN_VAIN = {"busy": "busy", "no_answer": "no_answer"}
 """Results after which a call may be rung again, and the status of each where it is not."""
 
+BY_PROVIDER = {Phase.BALANCE_LOW: "provider", Phase.ERROR: "provider"}
+"""Who ended it where nobody hung up: there was no line."""
+
 
 def by_us(call: Call, attempt: Attempt, snapshot: Snapshot, status: str, reason: str) -> tuple[str, str, str | None]:
     """Status, reason and who ended it, where the provider ended it because we asked."""
     if attempt.hang_up is not HangUpState.DONE or status in RUNG_IN_VAIN:
-        return (status, reason, snapshot.ended_by)
+        return (status, reason, snapshot.ended_by or BY_PROVIDER.get(snapshot.phase))
     wanted = call.cancel_requested_at is not None
     if status == "completed":
         return (status, "canceled", "customer") if wanted else (status, "time_limit", "platform")

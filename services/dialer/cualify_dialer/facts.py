@@ -61,7 +61,8 @@ def dialing(call: Call, attempt: Attempt) -> CallDialing:
 
 
 def provider_accepted(call: Call, attempt: Attempt, *, execution_id: str) -> CallProviderAccepted:
-    """The provider has the attempt."""
+    """The provider has the attempt: since the conversation began, or the end, at the latest."""
+    seen = [at for at in (attempt.started_at, attempt.ended_at) if at is not None]
     return CallProviderAccepted(
         call_id=call.call_id,
         org_id=call.request.org_id,
@@ -69,6 +70,7 @@ def provider_accepted(call: Call, attempt: Attempt, *, execution_id: str) -> Cal
         provider=attempt.provider,
         provider_call_id=attempt.ref,
         provider_execution_id=execution_id,
+        accepted_at=min(seen, default=None),
     )
 
 

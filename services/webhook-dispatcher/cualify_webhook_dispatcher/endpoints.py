@@ -46,14 +46,36 @@ RETURNING id, url, events, active, created_at
 """
 
 
-async def register(pool: Pool, secrets: Secrets, *, org_id: UUID, url: str, events: list[str]) -> Registered | TooMany:
-    """A new endpoint with a secret of its own. Two at once can't pass the limit together."""
-    endpoint_id, secret = new_id(), sign.new_secret()
-    sealed = secrets.seal(secret, endpoint_id=endpoint_id, org_id=org_id)
+REGISTERED = """
+SELECT id, url, events, active, created_at, secret_sealed, secret_key_id
+FROM endpoints
+WHERE org_id = $1 AND id = $2
+"""
+
+
+async def register(
+    pool: Pool, secrets: Secrets, *, org_id: UUID, url: str, events: list[str], endpoint_id: UUID | None = None
+) -> Registered | TooMany:
+    """A new endpoint with a secret of its own, or the one of this id: who asks again did not hear the first answer.
+
+    Two at once can't pass the limit together.
+    """
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute(LOCK_ORG, str(org_id))
+        known = None if endpoint_id is None else await connection.fetchrow(REGISTERED, org_id, endpoint_id)
+        if known is not None and known["secret_sealed"] is not None:
+            return _again(secrets, known, org_id)
+        if endpoint_id is None or known is not None:
+            endpoint_id = new_id()
+        secret = sign.new_secret()
+        sealed = secrets.seal(secret, endpoint_id=endpoint_id, org_id=org_id)
         row = await connection.fetchrow(REGISTER, org_id, endpoint_id, url, events, sealed, secrets.key_id, MAX_PER_ORG)
     return TooMany() if row is None else Registered(dict(row), secret)
+
+
+def _again(secrets: Secrets, row: Row, org_id: UUID) -> Registered:
+    secret = secrets.open(row["secret_sealed"], key_id=row["secret_key_id"], endpoint_id=row["id"], org_id=org_id)
+    return Registered({name: row[name] for name in ("id", "url", "events", "active", "created_at")}, secret)
 
 
 LIST = """

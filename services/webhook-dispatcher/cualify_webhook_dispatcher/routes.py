@@ -22,8 +22,9 @@ from cualify_webhook_dispatcher.send import Sender
 
 
 class NewEndpoint(BaseModel):
-    """What a customer registers."""
+    """What a customer registers. The same `id` again is the same endpoint again, with its secret."""
 
+    id: UUID | None = None
     url: Annotated[str, Field(min_length=1, max_length=10_000)]
     events: Annotated[list[str], Field(min_length=1, max_length=100)]
 
@@ -79,7 +80,9 @@ def _endpoint_routes(doors: Doors) -> APIRouter:
     async def register(org_id: UUID, wanted: NewEndpoint) -> Response:
         events = known(wanted.events)
         await _checked(wanted.url, doors)
-        match await endpoints.register(pool, secrets, org_id=org_id, url=wanted.url, events=events):
+        match await endpoints.register(
+            pool, secrets, org_id=org_id, url=wanted.url, events=events, endpoint_id=wanted.id
+        ):
             case Registered(shown, secret):
                 return json({"data": presented(shown), "secret": secret}, status=201)
             case TooMany():

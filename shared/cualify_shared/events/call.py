@@ -88,7 +88,10 @@ class CallDialing(EventData):
 
 
 class CallProviderAccepted(EventData):
-    """The provider has the attempt, under an id of its own. Told once an attempt, as soon as that is known."""
+    """The provider has the attempt, under an id of its own. Told once an attempt, as soon as that is known.
+
+    `accepted_at` is there where the event is too late to say when: the provider had it then at the latest.
+    """
 
     call_id: UUID
     org_id: UUID
@@ -96,6 +99,7 @@ class CallProviderAccepted(EventData):
     provider: Provider
     provider_call_id: ProviderRef
     provider_execution_id: Annotated[str, Field(max_length=128)]
+    accepted_at: Instant | None = None
 
 
 class CallRetryScheduled(EventData):

@@ -96,7 +96,8 @@ def entry(event: Event, fact: Fact) -> TimelineEntry | None:
         case CallDialing():
             return _entry(event, fact, "dialing", event.time, attempt=fact.attempt)
         case CallProviderAccepted():
-            return _entry(event, fact, "provider-accepted", event.time, attempt=fact.attempt)
+            accepted_at = min(event.time, fact.accepted_at or event.time)
+            return _entry(event, fact, "provider-accepted", accepted_at, attempt=fact.attempt)
         case CallRetryScheduled():
             said = {"attempt": fact.attempt, "outcome": fact.outcome, "next_at": rfc3339(fact.next_at)}
             return _entry(event, fact, "retry-scheduled", event.time, **said)

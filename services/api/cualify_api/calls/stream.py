@@ -57,7 +57,7 @@ LEFT JOIN LATERAL (
       AND ((source = $3 AND sequence > $4) OR (source = $5 AND sequence > $6))
 ) AS e ON true
 WHERE c.org_id = $1 AND c.id = $2
-ORDER BY e.source <> $3, e.at, e.sequence
+ORDER BY e.source <> $3, e.sequence
 """
 
 

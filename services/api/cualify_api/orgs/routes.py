@@ -1,4 +1,4 @@
-"""`/admin/v1/orgs`: orgs, their numbers, and, forwarded to billing, their plans, top-ups and ledgers."""
+"""`/admin/v1/orgs`: orgs, their numbers, and, forwarded to billing, plans, top-ups, ledgers, low-balance thresholds."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -69,6 +69,11 @@ def org_routes(pool: Pool, org_of: OrgOf, billing: Upstream) -> APIRouter:
     async def add_credits(request: Request, org_id: str) -> Response:
         body, org = await json_body(request), await org_of(org_id)
         return await billing.forward("POST", f"/internal/orgs/{org}/credits", body=body)
+
+    @router.put("/admin/v1/orgs/{org_id}/low-balance-threshold")
+    async def put_low_balance_threshold(request: Request, org_id: str) -> Response:
+        body, org = await json_body(request), await org_of(org_id)
+        return await billing.forward("PUT", f"/internal/orgs/{org}/low-balance-threshold", body=body)
 
     @router.get("/admin/v1/orgs/{org_id}/ledger")
     async def get_ledger(request: Request, org_id: str) -> Response:

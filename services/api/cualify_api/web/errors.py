@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, Literal, TypeAlias
@@ -14,6 +14,7 @@ import structlog
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cualify_shared.batch import Overloaded
@@ -47,6 +48,8 @@ STATUS: Final[Mapping[Code, int]] = {
     "internal_error": 500,
     "upstream_error": 502,
 }
+
+METHODS: Final = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 _OTHER_STATUS: Final[Mapping[int, Code]] = {405: "invalid_request", 415: "invalid_request"}
 
@@ -138,10 +141,20 @@ def _as_problem(error: HTTPException, request: Request) -> Problem:
     if error.status_code == 404:
         return Problem("not_found", f"there is nothing at {request.url.path}", headers=headers)
     if error.status_code == 405:
+        headers |= {"Allow": ", ".join(_methods_at(request))}
         return Problem("invalid_request", f"{request.method} is not possible here", status=405, headers=headers)
     by_status = {status: code for code, status in STATUS.items()} | dict(_OTHER_STATUS)
     code = by_status.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
     return Problem(code, HTTPStatus(error.status_code).phrase, status=error.status_code, headers=headers)
+
+
+def _methods_at(request: Request) -> Iterator[str]:
+    """Of all routes of the path, those before the router included: its own answer names those of the first one only."""
+    for method in METHODS:
+        scope = {**request.scope, "method": method}
+        direct = (method, scope["path"]) in getattr(request.app, "direct", {})
+        if direct or any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            yield method
 
 
 class Envelope:

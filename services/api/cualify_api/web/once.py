@@ -5,6 +5,7 @@ Kept are successes and refusals that were decided (403, 404, 409). A 400, a 429,
 claim whose process died ends by itself after a minute. Answers rest sealed: that to a new webhook carries its secret.
 """
 
+import hashlib
 import os
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -78,6 +79,15 @@ class Once:
         if claimed_until is None:
             return self._replayed(await self._pool.fetchrow(FIND, *named), named, mark, request)
         return await self._first(named, claimed_until, ask)
+
+    def name_of(self, request: Request, route: str, content: Any) -> UUID | None:
+        """Names what a request under a key makes, so that the other service knows it again: that we got no answer, or
+        died before it was kept, does not mean that it was not made. None without a key."""
+        key = idempotency_key(dict(request.scope["headers"]))
+        if key is None:
+            return None
+        named = (caller(request).org_id, route, key)
+        return UUID(bytes=hashlib.sha256(_bound_to(named) + fingerprint(content)).digest()[:16], version=5)
 
     async def _first(
         self,

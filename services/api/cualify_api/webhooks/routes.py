@@ -38,10 +38,12 @@ def webhook_routes(dispatcher: Upstream, once: Once) -> APIRouter:
     @router.post("/api/v1/webhooks")
     async def register(request: Request) -> Response:
         content = await json_body(request)
-        body = checked(RegisterWebhook, content)
+        body = checked(RegisterWebhook, content).model_dump()
+        if named := once.name_of(request, ROUTE, content):
+            body["id"] = str(named)
 
         async def ask() -> tuple[int, dict[str, Any]]:
-            return await dispatcher.ask("POST", _endpoints(request), body=body.model_dump())
+            return await dispatcher.ask("POST", _endpoints(request), body=body)
 
         return await once.answer(request, ROUTE, content, ask)
 
