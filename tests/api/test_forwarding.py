@@ -139,6 +139,21 @@ async def test_whatever_else_is_done_to_a_webhook_is_done_at_the_dispatcher(
         ]
 
 
+async def test_an_operator_has_what_webhooks_keep_of_a_callee_erased(
+    lasting: World, caller: Org, neighbour: tuple[Neighbour, str]
+) -> None:
+    there, url = neighbour
+    async with running(lasting.pool, webhook_dispatcher_url=url) as world:
+        there.body = {"data": {"payloads_erased": 2, "deliveries_ended": 1}}
+        wanted = {"e164": "+919812345678"}
+        answer = await world.admin("POST", f"/orgs/{caller.id}/webhook-erasures", wanted)
+        assert answer == there.body["data"]
+        assert there.asked == [("POST", f"/internal/orgs/{caller.id}/expunge", wanted, "Bearer internal-token")]
+        unknown = await world.ask("POST", f"/admin/v1/orgs/{uuid4()}/webhook-erasures", json=wanted, headers=ADMIN)
+        assert unknown.status == 404
+        assert len(there.asked) == 1
+
+
 async def test_a_page_of_deliveries_says_where_the_next_begins(
     lasting: World, caller: Org, neighbour: tuple[Neighbour, str]
 ) -> None:

@@ -74,5 +74,11 @@ async def test_a_customer_sees_what_was_sent_and_has_it_sent_again(cualify: Plat
         entry for entry in (await ask(cualify, "GET", "/api/v1/webhooks"))["data"] if entry["id"] == made["data"]["id"]
     ]
     assert (listed["active"], listed["paused_reason"], listed["last_status"]) == (False, "customer", 204)
+    erasures = f"{cualify.url}/admin/v1/orgs/{cualify.seeded.org_id}/webhook-erasures"
+    operator = {"Authorization": f"Bearer {cualify.stack.secret.admin_token}"}
+    async with cualify.http.post(erasures, json={"call_ids": [placed["id"]]}, headers=operator) as answer:
+        assert (await answer.json())["data"]["payloads_erased"] >= 1
+    erased = (await ask(cualify, "GET", f"{one}/deliveries/{first['id']}"))["data"]
+    assert (erased["request"]["body"], erased["request"]["body_masked"]) == (None, True)
     await ask(cualify, "DELETE", one)
     await ask(cualify, "GET", f"{one}/deliveries/{first['id']}", status=404)

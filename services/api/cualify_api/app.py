@@ -37,7 +37,7 @@ from cualify_api.web.flood import Knocks
 from cualify_api.web.once import Once
 from cualify_api.web.rate_limit import RateLimit
 from cualify_api.web.upstream import Upstream, Upstreams
-from cualify_api.webhooks.routes import webhook_routes
+from cualify_api.webhooks.routes import erasure_routes, webhook_routes
 from cualify_shared.database import Pool
 from cualify_shared.health import Loop
 
@@ -132,6 +132,7 @@ def _routers(settings: ApiSettings, pool: Pool, inside: Workings) -> tuple[APIRo
         limit_routes(pool),
         document_routes(),
         webhook_routes(services["webhook-dispatcher"], once),
+        erasure_routes(org_of, services["webhook-dispatcher"]),
         wallet_routes(pool, billing),
         account_routes(billing),
         top_up_routes(billing, once),

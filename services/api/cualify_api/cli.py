@@ -155,6 +155,18 @@ def top_up(
     _show(_ask("POST", f"/orgs/{_part(org)}/credits", body))
 
 
+@app.command("erase-webhooks")
+def erase_webhooks(
+    org: Org,
+    e164: Annotated[str | None, typer.Option(help="The callee's number.")] = None,
+    call: Annotated[list[str] | None, typer.Option(help="A call's id; more than once for several.")] = None,
+) -> None:
+    """Erase what webhooks keep of a callee: payloads, answers, and what was still to be sent."""
+    asked = {"e164": e164, "call_ids": call}
+    body = {field: value for field, value in asked.items() if value}
+    _show(_ask("POST", f"/orgs/{_part(org)}/webhook-erasures", body))
+
+
 @app.command("refund")
 def refund(
     org: Org,

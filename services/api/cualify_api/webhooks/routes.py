@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cualify_api.calls.routes import as_id
+from cualify_api.orgs.routes import OrgOf
 from cualify_api.web import filters
 from cualify_api.web.auth import caller
 from cualify_api.web.body import checked, json_body
@@ -25,6 +26,8 @@ DELIVERY_FILTERS: Final = ("cursor", "status", "event", "call_id")
 DELIVERY_TIMES: Final = ("since", "until")
 EVENT_ID: Final = re.compile(r"evt_[0-9a-f]{32}")
 WISHES: Final = ("pause", "resume", "cancel")
+ERASED_WITHIN_SEC: Final = 65.0
+"""Every body of the org is looked into."""
 TEST_WITHIN_SEC: Final = 65.0
 """The dispatcher answers when the customer's server has, or has not in its time: 15 s, and 60 at most."""
 
@@ -105,6 +108,20 @@ def webhook_routes(dispatcher: Upstream, once: Once) -> APIRouter:
         if wish not in WISHES:
             raise Problem("not_found", f"a replay can be told to {', '.join(WISHES)}")
         return await dispatcher.forward("POST", f"{named}/{wish}", body={})
+
+    return router
+
+
+def erasure_routes(org_of: OrgOf, dispatcher: Upstream) -> APIRouter:
+    """The operators' route by which what webhooks keep of a callee is erased."""
+    router = APIRouter()
+
+    @router.post("/admin/v1/orgs/{org_id}/webhook-erasures")
+    async def erase(request: Request, org_id: str) -> Response:
+        body, org = await json_body(request), await org_of(org_id)
+        return await dispatcher.forward(
+            "POST", f"/internal/orgs/{org}/expunge", body=body, within_sec=ERASED_WITHIN_SEC
+        )
 
     return router
 
