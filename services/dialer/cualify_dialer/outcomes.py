@@ -220,7 +220,8 @@ def _accepted(call: Call, attempt: Attempt, answer: Accepted, *, now: datetime, 
         told_before, attempt = attempt.execution_id, replace(attempt, execution_id=answer.execution_id)
         return _second_told_of(call, attempt, told_before, is_ours=True, now=now)
     attempt = _adopted(attempt, answer)
-    return Step(_with(call, replace(attempt, look_up_at=look_times.next_look(call, attempt, now=now, pace=pace))))
+    next_look = look_times.next_look(call, attempt, now=now, pace=pace, is_new=True)
+    return Step(_with(call, replace(attempt, look_up_at=next_look)))
 
 
 def _refused(call: Call, attempt: Attempt, *, now: datetime) -> Step:
@@ -299,7 +300,8 @@ def _looked_up(call: Call, attempt: Attempt, learnt: LookedUp, *, now: datetime,
         step = _at_its_limit(step, seen, learnt.look, now=now)
         seen = step.call.attempt(attempt.number) or seen
     if is_newest:
-        seen = replace(seen, look_up_at=look_times.next_look(call, seen, now=now, pace=pace))
+        is_new = attempt.execution_id is None
+        seen = replace(seen, look_up_at=look_times.next_look(call, seen, now=now, pace=pace, is_new=is_new))
         step = replace(step, call=_with(step.call, seen))
     return step
 
