@@ -372,6 +372,17 @@ def test_a_fact_at_a_time_that_can_not_be_true_is_told_with_ours() -> None:
     assert at == [T0 + timedelta(seconds=9), now, now]
 
 
+def test_an_attempt_tells_a_limited_number_of_facts_however_many_callbacks_come() -> None:
+    facts = [ToolFact(tool_id=f"tool_{n}", type="disclosure-played", at=T0) for n in range(1000)]
+    heard = [
+        Heard(1, replace(a_snapshot(Phase.IN_PROGRESS, ref=REF), facts=tuple(facts[n : n + 90])))
+        for n in range(0, 1000, 90)
+    ]
+    call, told = after(a_call(), BEGUN, *heard, *heard)
+    assert names(told).count("call.disclosure_played") == len(call.attempts[0].told) == 200
+    assert after(call, looked(TALKED))[0].status == "completed"
+
+
 LATE = T0 + timedelta(seconds=361)
 """A second after the time limit of a call whose callee has not been seen to answer."""
 

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from typing import assert_never
 
 from cualify_dialer import ends, facts, look_times
@@ -75,6 +76,9 @@ class Alarm(StrEnum):
     LATE_NEWS = "late_news"
     OVERRUN = "overrun"
 
+
+FACTS_LIMIT = 200
+"""Facts of one attempt that are told; each is an event, and callbacks are unsigned."""
 
 NOT_BY_THE_PROVIDER = NOBODY_RUNG | {"outcome_unknown"}
 """Results after which the provider must have nothing to say any more."""
@@ -442,8 +446,9 @@ def _rung_again_at(call: Call, status: str, *, now: datetime) -> datetime | None
 
 
 def _with_facts(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> tuple[Attempt, list[EventData]]:
-    """Each fact once, by its tool's id."""
+    """Each fact once, by its tool's id, and no more of them than a conversation can have."""
     new = {fact.tool_id: fact for fact in snapshot.facts if fact.tool_id not in attempt.told}
+    new = dict(islice(new.items(), max(0, FACTS_LIMIT - len(attempt.told))))
     if not new:
         return attempt, []
     return replace(attempt, told=attempt.told.union(new)), facts.told(call, attempt, new.values(), now=now)
