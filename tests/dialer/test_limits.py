@@ -68,7 +68,7 @@ async def limited(pool: Pool) -> AsyncIterator[Limited]:
 
 
 @asynccontextmanager
-async def limited_by(pool: Pool, **more: int) -> AsyncIterator[Limited]:
+async def limited_by(pool: Pool, **more: Any) -> AsyncIterator[Limited]:
     async with TestServer(build_app(Settings(port=0, simulator_speed=SPEED, **more))) as server:
         url, key = str(server.make_url("")).rstrip("/"), "bn-simulator"
         config = {"agent_name": "Asha", "tasks": [{"task_config": {"call_terminate": 800}}]}

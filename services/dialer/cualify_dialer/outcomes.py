@@ -421,7 +421,7 @@ def _ended_by_provider(call: Call, attempt: Attempt, snapshot: Snapshot, *, now:
     if next_at := _rung_again_at(call, status, now=now):
         return Step(replace(call, state=CallState.QUEUED, next_at=next_at), (*told, *heard))
     if snapshot.phase is Phase.BALANCE_LOW and _may_turn_elsewhere(call):
-        return Step(replace(_on_next_route(call), state=CallState.QUEUED, next_at=now))
+        return Step(replace(_on_next_route(call), state=CallState.QUEUED, next_at=now), tuple(heard))
     end = End(status=status, reason=reason, ended_at=ended_at, ended_by=ended_by, snapshot=snapshot)
     step = _ended(call, end)
     return replace(step, told=(*told, *heard, *step.told))
