@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -11,6 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from cualify_dialer.model import CallState, Pace
 from cualify_dialer.providers.bolna import Bolna
+from cualify_shared.clock import now as utc_now
 from cualify_shared.database import Pool
 from cualify_shared.events import Terms
 from cualify_shared.events.call import CallCompleted, CallRequested
@@ -22,6 +25,8 @@ SPEED = 100
 PACE = Pace(look_up_every_sec=0.1, look_up_soon_sec=0.1, overtime_sec=2, hang_up_early_sec=1, last_look_early_sec=0.5)
 A_SECOND = Terms(rate_paise_per_sec=10, pulse_sec=1, hold_paise=10, max_duration_sec=1)
 
+FIVE_MINUTES = A_SECOND.model_copy(update={"max_duration_sec": 300})
+
 
 @dataclass(slots=True)
 class Limited:
@@ -29,15 +34,21 @@ class Limited:
 
     dialer: Dialer
     agent_id: str
+    url: str
 
-    async def call(self, number: str, terms: Terms = A_SECOND) -> CallRequested:
-        request = a_request(to_e164=f"+919990000{number}", provider_agent_id=self.agent_id)
+    async def call(self, number: str, terms: Terms = A_SECOND, latest_at: datetime | None = None) -> CallRequested:
+        request = a_request(to_e164=f"+919990000{number}", provider_agent_id=self.agent_id, latest_at=latest_at)
         request = request.model_copy(update={"terms": terms})
         await self.dialer.consume(request)
         async with asyncio.timeout(10):
             while not await self.dialer.dial():
                 await asyncio.sleep(0.02)
         return request
+
+    async def rung(self) -> list[str]:
+        """The numbers that were rung, by the simulator's journal."""
+        async with aiohttp.ClientSession() as http, http.get(f"{self.url}/journal?after=0") as answer:
+            return [entry["to_e164"] for entry in (await answer.json())["entries"] if entry["kind"] == "ring"]
 
     async def until(self, request: CallRequested, holds: Callable[[Any], bool]) -> Any:
         """Looks up what is due, until this is so of the call."""
@@ -52,7 +63,13 @@ class Limited:
 
 @pytest.fixture
 async def limited(pool: Pool) -> AsyncIterator[Limited]:
-    async with TestServer(build_app(Settings(port=0, simulator_speed=SPEED))) as server:
+    async with limited_by(pool) as limited:
+        yield limited
+
+
+@asynccontextmanager
+async def limited_by(pool: Pool, **more: Any) -> AsyncIterator[Limited]:
+    async with TestServer(build_app(Settings(port=0, simulator_speed=SPEED, **more))) as server:
         url, key = str(server.make_url("")).rstrip("/"), "bn-simulator"
         config = {"agent_name": "Asha", "tasks": [{"task_config": {"call_terminate": 800}}]}
         headers = {"Authorization": f"Bearer {key}"}
@@ -63,7 +80,7 @@ async def limited(pool: Pool) -> AsyncIterator[Limited]:
             agent_id = (await answer.json())["agent_id"]
         bolna = Bolna(url=url, api_key=key, timeout_sec=5)
         async with bolna.open():
-            yield Limited(Dialer(pool, bolna, pace=PACE), agent_id)
+            yield Limited(Dialer(pool, bolna, pace=PACE), agent_id, url)
 
 
 def has_ended(call: Any) -> bool:
@@ -71,7 +88,7 @@ def has_ended(call: Any) -> bool:
 
 
 async def test_without_callbacks_a_call_ends_when_the_provider_shows_its_end(limited: Limited) -> None:
-    request = await limited.call("108", Terms(rate_paise_per_sec=10, pulse_sec=1, hold_paise=10, max_duration_sec=300))
+    request = await limited.call("108", FIVE_MINUTES)
     call = await limited.until(request, has_ended)
     assert (call.status, call.ended_reason, call.holds_its_number) == ("completed", "completed", False)
     end = await limited.dialer.end(request.call_id)
@@ -92,6 +109,19 @@ async def test_who_talks_for_ever_is_ended_at_max_duration_sec_and_its_line_stay
     await limited.until(request, lambda call: not call.holds_its_number)
     assert [one.call_id for one in await limited.dialer.dial()] == [again.call_id]
     assert (await limited.dialer.names(request.call_id)).count("call.completed") == 1
+
+
+async def test_a_call_beyond_the_providers_lines_never_rings_after_its_latest_at(pool: Pool) -> None:
+    """The provider takes it on and would ring it whenever a line is free."""
+    async with limited_by(pool, simulator_max_concurrency=1) as limited:
+        talks = await limited.call("111")
+        await limited.until(talks, lambda call: call.attempts[0].started_at)
+        request = await limited.call("130", FIVE_MINUTES, latest_at=utc_now() + timedelta(seconds=1))
+        call = await limited.until(request, has_ended)
+        assert (call.status, call.ended_reason, call.attempts[0].provider_status) == ("failed", "expired", "stopped")
+        assert not call.holds_its_number
+        await limited.until(talks, lambda call: not call.holds_its_number)
+        assert await limited.rung() == [talks.to_e164]
 
 
 async def test_a_line_that_dropped_is_not_waited_for_beyond_the_limit_and_its_artifacts_follow(

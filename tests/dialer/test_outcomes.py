@@ -388,6 +388,17 @@ def test_a_fact_at_a_time_that_can_not_be_true_is_told_with_ours() -> None:
     assert at == [T0 + timedelta(seconds=9), now, now]
 
 
+def test_an_attempt_tells_a_limited_number_of_facts_however_many_callbacks_come() -> None:
+    facts = [ToolFact(tool_id=f"tool_{n}", type="disclosure-played", at=T0) for n in range(1000)]
+    heard = [
+        Heard(1, replace(a_snapshot(Phase.IN_PROGRESS, ref=REF), facts=tuple(facts[n : n + 90])))
+        for n in range(0, 1000, 90)
+    ]
+    call, told = after(a_call(), BEGUN, *heard, *heard)
+    assert names(told).count("call.disclosure_played") == len(call.attempts[0].told) == 200
+    assert after(call, looked(TALKED))[0].status == "completed"
+
+
 LATE = T0 + timedelta(seconds=361)
 """A second after the time limit of a call whose callee has not been seen to answer."""
 
@@ -408,8 +419,12 @@ def test_a_canceled_open_call_is_looked_up_at_once_and_ends_canceled_where_nobod
 def test_a_cancellation_before_the_answer_takes_effect_with_it() -> None:
     call, _ = after(a_call(), BEGUN, CancelWanted(T0), now=T0)
     assert call.attempts[0].look_up_at == BEGUN.asking_until, "while we ask there is nothing to end"
-    call, _ = after(call, Answered(1, Accepted("ex-1")), now=T0)
-    assert call.attempts[0].look_up_at == T0 + timedelta(seconds=1)
+    for late in (timedelta(), timedelta(seconds=90)):
+        accepted, _ = after(call, Answered(1, Accepted("ex-1")), now=T0 + late)
+        assert accepted.attempts[0].look_up_at == T0 + late + timedelta(seconds=1)
+    searched, _ = after(call, Answered(1, Unknown("504")), now=T0 + timedelta(seconds=90))
+    found = seen_at(searched, 91, a_snapshot(Phase.PENDING, ref=REF)).call
+    assert found.attempts[0].look_up_at == T0 + timedelta(seconds=92), "as soon as it is known what is to be ended"
 
 
 def test_a_conversation_that_we_ended_is_billed_as_far_as_it_went() -> None:

@@ -30,14 +30,15 @@ def latest_end(call: Call, attempt: Attempt, *, pace: Pace) -> datetime:
     return attempt.asked_at + timedelta(seconds=longest_sec)
 
 
-def next_look(call: Call, attempt: Attempt, *, now: datetime, pace: Pace) -> datetime:
+def next_look(call: Call, attempt: Attempt, *, now: datetime, pace: Pace, is_new: bool = False) -> datetime:
     """After the usual time, but at the next of its limits at the latest; soon where we have yet to hang up.
 
-    One that still waits at the provider is stopped at `latest_at`.
+    One that still waits at the provider is stopped at `latest_at`. `is_new`: its execution is known since just now.
     """
     usual = now + timedelta(seconds=pace.look_up_every_sec)
     if call.cancel_requested_at is not None and is_to_be_hung_up(attempt):
-        return min(usual, now + max(timedelta(seconds=pace.look_up_soon_sec), (now - call.cancel_requested_at) / 2))
+        wanted_for = timedelta() if is_new else now - call.cancel_requested_at
+        return min(usual, now + max(timedelta(seconds=pace.look_up_soon_sec), wanted_for / 2))
     if attempt.hang_up is HangUpState.DONE:
         return min(usual, now + HANG_UP_SEEN_WITHIN)
     limits = [hang_up_at(call, attempt, pace=pace), last_look(call, attempt, pace=pace)]

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from typing import assert_never
 
 from cualify_dialer import ends, facts, look_times
@@ -75,6 +76,9 @@ class Alarm(StrEnum):
     LATE_NEWS = "late_news"
     OVERRUN = "overrun"
 
+
+FACTS_LIMIT = 200
+"""Facts of one attempt that are told; each is an event, and callbacks are unsigned."""
 
 NOT_BY_THE_PROVIDER = NOBODY_RUNG | {"outcome_unknown"}
 """Results after which the provider must have nothing to say any more."""
@@ -220,7 +224,8 @@ def _accepted(call: Call, attempt: Attempt, answer: Accepted, *, now: datetime, 
         told_before, attempt = attempt.execution_id, replace(attempt, execution_id=answer.execution_id)
         return _second_told_of(call, attempt, told_before, is_ours=True, now=now)
     attempt = _adopted(attempt, answer)
-    return Step(_with(call, replace(attempt, look_up_at=look_times.next_look(call, attempt, now=now, pace=pace))))
+    next_look = look_times.next_look(call, attempt, now=now, pace=pace, is_new=True)
+    return Step(_with(call, replace(attempt, look_up_at=next_look)))
 
 
 def _refused(call: Call, attempt: Attempt, *, now: datetime) -> Step:
@@ -299,7 +304,8 @@ def _looked_up(call: Call, attempt: Attempt, learnt: LookedUp, *, now: datetime,
         step = _at_its_limit(step, seen, learnt.look, now=now)
         seen = step.call.attempt(attempt.number) or seen
     if is_newest:
-        seen = replace(seen, look_up_at=look_times.next_look(call, seen, now=now, pace=pace))
+        is_new = attempt.execution_id is None
+        seen = replace(seen, look_up_at=look_times.next_look(call, seen, now=now, pace=pace, is_new=is_new))
         step = replace(step, call=_with(step.call, seen))
     return step
 
@@ -416,7 +422,7 @@ def _ended_by_provider(call: Call, attempt: Attempt, snapshot: Snapshot, *, now:
         again = facts.retry_scheduled(call, attempt, outcome=status, next_at=next_at)
         return Step(replace(call, state=CallState.QUEUED, next_at=next_at), (*told, *heard, again))
     if snapshot.phase is Phase.BALANCE_LOW and _may_turn_elsewhere(call):
-        return Step(replace(_on_next_route(call), state=CallState.QUEUED, next_at=now))
+        return Step(replace(_on_next_route(call), state=CallState.QUEUED, next_at=now), tuple(heard))
     end = End(status=status, reason=reason, ended_at=ended_at, ended_by=ended_by, snapshot=snapshot)
     step = _ended(call, end)
     return replace(step, told=(*told, *heard, *step.told))
@@ -441,8 +447,9 @@ def _rung_again_at(call: Call, status: str, *, now: datetime) -> datetime | None
 
 
 def _with_facts(call: Call, attempt: Attempt, snapshot: Snapshot, *, now: datetime) -> tuple[Attempt, list[EventData]]:
-    """Each fact once, by its tool's id."""
+    """Each fact once, by its tool's id, and no more of them than a conversation can have."""
     new = {fact.tool_id: fact for fact in snapshot.facts if fact.tool_id not in attempt.told}
+    new = dict(islice(new.items(), max(0, FACTS_LIMIT - len(attempt.told))))
     if not new:
         return attempt, []
     return replace(attempt, told=attempt.told.union(new)), facts.told(call, attempt, new.values(), now=now)

@@ -17,7 +17,7 @@ from cualify_dialer import turns
 from cualify_dialer.model import LookedUp, Noted, Pace
 from cualify_dialer.providers import Found, HangUp, LookUp, Order, Provider, Stopped, Unclear
 from cualify_dialer.record import Recorder
-from cualify_dialer.turns import EVERYBODYS, Due, Whose
+from cualify_dialer.turns import OF_ANY, Due, OfProviders
 from cualify_shared import faults
 from cualify_shared.clock import now as utc_now
 from cualify_shared.database import Pool
@@ -56,8 +56,8 @@ class Recovering:
         self._reading_lease = timedelta(seconds=2 * provider_timeout_sec + LEASE_MARGIN_SEC)
         self._recorder = Recorder("look-ups", pool=pool, pace=pace, committed=committed, changed=changed, clock=clock)
         self._drain_sec = drain_sec
-        self._workers = [self._worker(Whose((name,), are_meant=True), POLL_SEC) for name in providers]
-        self._strangers = self._worker(Whose(tuple(providers), are_meant=False), POLL_FOR_STRANGERS_SEC)
+        self._workers = [self._worker(OfProviders((name,), are_meant=True), POLL_SEC) for name in providers]
+        self._strangers = self._worker(OfProviders(tuple(providers), are_meant=False), POLL_FOR_STRANGERS_SEC)
 
     def wake(self) -> None:
         """Says that something is to be looked up now."""
@@ -76,10 +76,10 @@ class Recovering:
         except BaseExceptionGroup as died:
             raise died.exceptions[0] from None
 
-    def _worker(self, whose: Whose, poll_sec: float) -> Worker[Due]:
+    def _worker(self, of: OfProviders, poll_sec: float) -> Worker[Due]:
         return Worker(
             "recover",
-            claim=partial(self.claim, whose=whose),
+            claim=partial(self.claim, of=of),
             do=self.look_up,
             at_once=LOOKS_AT_ONCE,
             poll_sec=poll_sec,
@@ -90,13 +90,13 @@ class Recovering:
         """Records what was seen while `work` runs, and the last of it after it."""
         await self._recorder.run_beside(work, stop)
 
-    async def claim(self, limit: int, *, whose: Whose = EVERYBODYS) -> list[Due]:
+    async def claim(self, limit: int, *, of: OfProviders = OF_ANY) -> list[Due]:
         """Leases attempts that are due, the longest due first."""
         now = self._clock()
         async with self._pool.acquire() as connection:
             return await turns.claim_look_ups(
                 connection,
-                whose,
+                of,
                 now=now,
                 reading_until=now + self._reading_lease,
                 searching_until=now + timedelta(seconds=SEARCH_LEASE_SEC),

@@ -258,7 +258,7 @@ FOR UPDATE OF dial_jobs SKIP LOCKED
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Whose turn it is, in order, locked; and the numbers behind which others have to wait."""
+    """OfProviders turn it is, in order, locked; and the numbers behind which others have to wait."""
 
     due: list[UUID]
     busy_numbers: list[str]
@@ -308,14 +308,14 @@ async def due_jobs(
 
 
 @dataclass(frozen=True, slots=True)
-class Whose:
+class OfProviders:
     """The attempts of these providers, or of all others."""
 
     providers: Sequence[str]
     are_meant: bool
 
 
-EVERYBODYS = Whose((), are_meant=False)
+OF_ANY = OfProviders((), are_meant=False)
 
 CLAIM_LOOK_UPS = """
 WITH due AS (
@@ -393,7 +393,7 @@ class Due:
 
 async def claim_look_ups(
     connection: Connection,
-    whose: Whose,
+    of: OfProviders,
     *,
     now: datetime,
     reading_until: datetime,
@@ -402,6 +402,6 @@ async def claim_look_ups(
 ) -> list[Due]:
     """Attempts of which we want to hear, leased; longer where the execution has yet to be searched for."""
     rows = await connection.fetch(
-        CLAIM_LOOK_UPS, now, reading_until, searching_until, limit, whose.providers, whose.are_meant
+        CLAIM_LOOK_UPS, now, reading_until, searching_until, limit, of.providers, of.are_meant
     )
     return [Due(**row) for row in rows]
