@@ -106,8 +106,10 @@ class Reader:
             log.critical("batch_stuck", topic=topic, retry_in_sec=retry_in_sec, exc_info=error)
 
     async def redrive(self, record: KafkaRecord) -> None:
-        """Sends one parked record through the same handler. Raises what the handler raises, or MalformedEvent."""
+        """Sends one parked record through the same handler, or past it. Raises what that raises, or MalformedEvent."""
         event = decode(record.value)
+        if event.type.name not in self._names:
+            return
         async with self._pool.acquire() as connection, connection.transaction():
             after = await self.read.handler(connection, [event])
         self._done([after])

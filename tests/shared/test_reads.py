@@ -10,7 +10,7 @@ import pytest
 from cualify_shared import dead_letters, reads
 from cualify_shared.database import Connection, Pool
 from cualify_shared.dead_letters import Record
-from cualify_shared.events import Event, encode
+from cualify_shared.events import EVENT_TYPES, Event, encode
 from cualify_shared.events.call import CallDialing
 from cualify_shared.events.envelope import headers
 from cualify_shared.events.topics import CALL_EVENTS
@@ -160,6 +160,19 @@ async def test_an_event_of_no_interest_is_not_even_decoded(pool: Pool) -> None:
     other = Record(CALL_EVENTS.name, 0, 1, None, b"{ not looked at", (("ce_type", b"call.in_progress"),))
     await reader_for(pool).handle([other])
     assert await pool.fetchval("SELECT count(*) FROM dead_letters") == 0
+
+
+async def test_a_redrive_of_what_is_of_no_interest_here_leaves_the_handler_alone(pool: Pool) -> None:
+    """It was parked while it could not even be decoded, or before this service passed its type over."""
+
+    async def never(_: Connection, __: Sequence[Event]) -> None:
+        raise AssertionError("it does not know this event")
+
+    call = uuid4()
+    other = Event(
+        data=EVENT_TYPES["call.in_progress"].example, org_id=call, key=call, subject=f"call/{call}", sequence=1
+    )
+    await reader_for(pool, never).redrive(record_of(other))
 
 
 async def test_a_redrive_goes_through_the_same_handler(pool: Pool) -> None:
