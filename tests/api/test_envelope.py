@@ -63,6 +63,23 @@ async def test_a_method_that_is_not_possible_is_answered_with_all_that_are(
     assert (answer.status, answer.headers["Allow"]) == (405, possible)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("/api/v1/calls", {"retry": 5}, "retry must be an object"),
+        ("/api/v1/calls", {"retry": {"max_attempts": 2, "on": "busy"}}, "retry.on must be an array"),
+        ("/api/v1/contacts", {"metadata": "x"}, "metadata must be an object"),
+        ("/api/v1/webhooks", {"url": "https://a.example", "events": "*"}, "events must be an array"),
+    ],
+)
+async def test_a_wrong_shape_is_told_in_the_words_of_json(
+    lasting: World, caller: Org, path: str, body: dict[str, Any], said: str
+) -> None:
+    answer = await lasting.ask("POST", path, json=body, headers=caller.auth)
+    fields = answer.body["error"]["details"]["fieldErrors"]
+    assert (answer.status, said in str(fields)) == (400, True)
+
+
 @pytest.mark.parametrize("auth", ["", "Bearer", "Bearer nonsense", "Basic abc", "Bearer cuk_live_aaaaaaaa_" + "b" * 32])
 async def test_without_a_valid_key_nothing_is_told(lasting: World, auth: str) -> None:
     for path in ("/api/v1/calls", "/api/v1/nowhere", "/admin/v1/orgs"):

@@ -12,6 +12,15 @@ from starlette.types import Receive
 from cualify_api.web.errors import Problem
 
 LIMIT_BYTES: Final = 64 * 1024
+SHAPES: Final[Mapping[str, str]] = {
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+    "list_type": "an array",
+    "tuple_type": "an array",
+}
+"""What JSON calls that which Python has other words for."""
+
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -102,6 +111,8 @@ def _said(error: ErrorDetails) -> str:
     name = ".".join(map(str, error["loc"]))
     if error["type"] == "missing":
         return f"{name} is required"
+    if name and error["type"] in SHAPES:
+        return f"{name} must be {SHAPES[error['type']]}"
     if error["type"] == "said" or not name:
         return error["msg"]
     return f"{name}: {error['msg'][:1].lower()}{error['msg'][1:]}"
