@@ -30,7 +30,7 @@ from cualify_api.wallet.routes import wallet_routes
 from cualify_api.wallet.top_ups import top_up_routes
 from cualify_api.wallet.truth import truth_routes
 from cualify_api.web import rate_limit
-from cualify_api.web.again import AskedTwice
+from cualify_api.web.again import AskedAgain
 from cualify_api.web.auth import Direct, Door, Keys
 from cualify_api.web.errors import Envelope, Problem, on_http_exception, on_problem
 from cualify_api.web.flood import Knocks
@@ -110,7 +110,7 @@ def make_app(settings: ApiSettings, pool: Pool, inside: Workings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers={Problem: on_problem, HTTPException: on_http_exception},
-        middleware=[Middleware(Envelope), Middleware(door), Middleware(AskedTwice)],
+        middleware=[Middleware(Envelope), Middleware(door), Middleware(AskedAgain)],
     )
     place = place_call(inside.placing, inside.limit, inside.waiting)
     app.direct = {("POST", "/api/v1/calls"): Envelope(Direct(door(app), place))}

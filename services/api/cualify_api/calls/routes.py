@@ -20,7 +20,7 @@ from cualify_api.calls.place import Answered, Asked, Placing
 from cualify_api.calls.schemas import PlaceCall
 from cualify_api.calls.view import accepted, detail, view
 from cualify_api.web import scopes
-from cualify_api.web.again import twice
+from cualify_api.web.again import retried
 from cualify_api.web.auth import Caller, Handler, caller
 from cualify_api.web.body import checked, read_json
 from cualify_api.web.errors import Problem, add_headers, database_away, json, request_id, request_id_of
@@ -130,7 +130,7 @@ def call_routes(pool: Pool, *, committed: Callable[[], None]) -> APIRouter:
     @router.post("/api/v1/calls/{call_id}/cancel")
     async def cancel_call(http: HttpRequest, call_id: str) -> Response:
         org_id, wanted = caller(http).org_id, as_id(call_id, "call")
-        if await twice("cancel", lambda: cancel(pool, org_id=org_id, call_id=wanted, request_id=request_id(http))):
+        if await retried("cancel", lambda: cancel(pool, org_id=org_id, call_id=wanted, request_id=request_id(http))):
             committed()
         return json({"data": await shown(pool, wanted, org_id=org_id)})
 

@@ -18,6 +18,7 @@ log = structlog.get_logger(__name__)
 
 PATIENCE_SEC: Final = 5.0
 AGAIN: Final = Counter("cualify_done_again_total", "Work done again after its database connection was lost.", ["work"])
+PAUSES_SEC: Final = (0.05, 0.25)
 SAFE: Final = frozenset({"GET", "HEAD"})
 Result = TypeVar("Result")
 
@@ -61,19 +62,26 @@ class Again:
         log.warning("done_again", work=self._name, retry_in_sec=retry_in_sec, error=type(error).__name__)
 
 
-async def twice(name: str, work: Callable[[], Awaitable[Result]]) -> Result:
-    """What `work` returns the second time, where the first lost its connection."""
-    try:
-        return await work()
-    except Exception as error:
-        if not is_passing(error):
-            raise
-        AGAIN.labels(name).inc()
-        log.warning("done_again", work=name, error=type(error).__name__)
+async def retried(
+    name: str, work: Callable[[], Awaitable[Result]], *, unless: Callable[[], bool] = lambda: False
+) -> Result:
+    """What `work` returns at one of three tries, where those before lost their connections.
+
+    Where all sessions end at once, the next connection of the pool may be as dead, which shows a moment later.
+    """
+    for pause in PAUSES_SEC:
+        try:
+            return await work()
+        except Exception as error:
+            if not is_passing(error) or unless():
+                raise
+            AGAIN.labels(name).inc()
+            log.warning("done_again", work=name, retry_in_sec=pause, error=type(error).__name__)
+        await asyncio.sleep(pause)
     return await work()
 
 
-class AskedTwice:
+class AskedAgain:
     """ASGI middleware behind the door: a question whose connection was lost before an answer began is asked again."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -90,13 +98,4 @@ class AskedTwice:
             began = True
             await send(message)
 
-        try:
-            await self._app(dict(scope), receive, send_noted)
-        except Exception as error:
-            if began or not is_passing(error):
-                raise
-            AGAIN.labels("question").inc()
-            log.warning("done_again", work="question", path=scope["path"], error=type(error).__name__)
-        else:
-            return
-        await self._app(dict(scope), receive, send)
+        await retried("question", lambda: self._app(dict(scope), receive, send_noted), unless=lambda: began)

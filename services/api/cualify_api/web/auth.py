@@ -23,7 +23,7 @@ from cualify_api.keys import queries
 from cualify_api.keys.queries import StoredKey
 from cualify_api.keys.secret import hash_of, prefix_of
 from cualify_api.web import scopes
-from cualify_api.web.again import twice
+from cualify_api.web.again import retried
 from cualify_api.web.errors import Problem, add_headers
 from cualify_api.web.flood import Knocks
 from cualify_api.web.rate_limit import RateLimit
@@ -141,7 +141,7 @@ class Keys:
         """One query, however many requests wait for it. What was read before a `forget` is not remembered."""
         me, read_at = asyncio.current_task(), self.clock()
         try:
-            key = await twice("look up a key", lambda: queries.find(self._pool, prefix))
+            key = await retried("look up a key", lambda: queries.find(self._pool, prefix))
             holder = None if key is None else Caller(key.org_id, prefix, key.test, key.scopes)
             known = _Known(key, holder, read_at)
             if self._lookups.get(prefix) is me:

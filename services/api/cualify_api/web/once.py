@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from starlette.requests import Request
 from starlette.responses import Response
 
-from cualify_api.web.again import twice
+from cualify_api.web.again import retried
 from cualify_api.web.auth import caller
 from cualify_api.web.errors import STATUS, Problem, json, request_id
 from cualify_api.web.idempotency import REPLAYED, fingerprint, idempotency_key
@@ -115,10 +115,10 @@ class Once:
     ) -> None:
         nonce = os.urandom(12)
         sealed = nonce + self._seal.encrypt(nonce, orjson.dumps(body), _bound_to(named))
-        await twice("keep an answer", lambda: self._pool.execute(KEEP, *named, claimed_until, status, sealed))
+        await retried("keep an answer", lambda: self._pool.execute(KEEP, *named, claimed_until, status, sealed))
 
     async def _give_back(self, named: tuple[UUID, str, str], claimed_until: datetime) -> None:
-        await twice("give a key back", lambda: self._pool.execute(GIVE_BACK, *named, claimed_until))
+        await retried("give a key back", lambda: self._pool.execute(GIVE_BACK, *named, claimed_until))
 
     def _replayed(self, found: Row | None, named: tuple[UUID, str, str], mark: bytes, request: Request) -> Response:
         if found is not None and found["fingerprint"] != mark:
