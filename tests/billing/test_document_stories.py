@@ -139,9 +139,9 @@ class Story:
         assert 0 <= left_paise <= (await self.pool.fetchval(BALANCE, self.org) or 0)
         for row in await self.pool.fetch(COVERED, self.org):
             assert row["used_paise"] == row["total_paise"], row["number"]
-        row = await self.pool.fetchrow(TAX, self.org)
-        assert row is not None
-        assert abs(row["tax_paise"] - row["kept_paise"] * 18 / 118) <= 2 * row["roundings"]
+        due = await self.pool.fetchrow(TAX, self.org)
+        assert due is not None
+        assert abs(due["tax_paise"] - due["kept_paise"] * 18 / 118) <= 2 * due["roundings"]
 
 
 INVOICES = "SELECT number FROM documents WHERE org_id = $1 AND kind = 'tax_invoice' ORDER BY serial"

@@ -45,12 +45,12 @@ async def test_what_is_due_is_done_by_itself(dsn: str, pool: Pool) -> None:
     )
     told: list[str] = []
     loops = main._loops(Context(settings, pool, lambda: told.append("committed"), stop))
-    tasks = [asyncio.create_task(loop.run(stop)) for loop in loops]
+    tasks = [asyncio.ensure_future(loop.run(stop)) for loop in loops]
     # The invoice waits for the voucher of its advance: its loop comes round once a minute, so it is run once more.
     async with asyncio.timeout(30):
         while not await pool.fetchval("SELECT EXISTS (SELECT FROM documents)"):
             await asyncio.sleep(0.05)
-        tasks += [asyncio.create_task(loop.run(stop)) for loop in loops if loop.name == "issue_invoices"]
+        tasks += [asyncio.ensure_future(loop.run(stop)) for loop in loops if loop.name == "issue_invoices"]
         while not await pool.fetchval(DONE):
             await asyncio.sleep(0.05)
     stop.set()

@@ -119,8 +119,8 @@ class Story:
                     self.spent_paise += price_paise(talked_sec, plan)
             case Lower(number, kind):
                 name, amount_paise = f"{self.name}-{kind}-{number}", 2500 * (number + 1)
-                status, body = await self.treasury.refund(self.org, name, amount_paise, kind=kind)
-                assert status in (201, 402) or body["error"]["details"]["reason"] == "withdrawn"
+                answered, body = await self.treasury.refund(self.org, name, amount_paise, kind=kind)
+                assert answered in (201, 402) or body["error"]["details"]["reason"] == "withdrawn"
             case Change():
                 self.next_plan = step
                 terms = {"plan": "p", **asdict(step)}
