@@ -65,12 +65,27 @@ async def an_endpoint(_: World, owner: Org, dispatcher: Dispatcher) -> str:
     return dispatcher.endpoint_id
 
 
+async def an_event(_: World, __: Org, ___: Dispatcher) -> str:
+    return f"evt_{uuid4().hex}"
+
+
+async def a_replay(_: World, __: Org, ___: Dispatcher) -> str:
+    return str(uuid4())
+
+
+async def a_wish(_: World, __: Org, ___: Dispatcher) -> str:
+    return "pause"
+
+
 OWNED: Mapping[str, Callable[[World, Org, Dispatcher], Awaitable[str]]] = {
     "call_id": a_call,
     "contact_id": a_contact,
     "endpoint_id": an_endpoint,
+    "event_id": an_event,
+    "replay_id": a_replay,
+    "wish": a_wish,
 }
-"""How to make what a path names."""
+"""How to make what a path names; what lies below an endpoint belongs to whom the endpoint belongs to."""
 
 
 async def test_what_is_anothers_is_not_found_on_any_route(world: World, dispatcher: tuple[Dispatcher, str]) -> None:
@@ -89,7 +104,7 @@ async def test_what_is_anothers_is_not_found_on_any_route(world: World, dispatch
                     method, path.format(**made), json=_body(method, path), headers=stranger.auth | headers
                 )
                 assert (theirs.status, theirs.body["error"]["code"]) == (404, "not_found"), (method, path)
-            nowhere = {name: str(uuid4()) for name in names}
+            nowhere = made | {names[0]: str(uuid4())}
             unknown = await there.ask(method, path.format(**nowhere), json=_body(method, path), headers=stranger.auth)
             assert unknown.body["error"]["message"] == theirs.body["error"]["message"], "and looks like what never was"
             own = await there.ask(method, path.format(**made), json=_body(method, path), headers=owner.auth)
