@@ -349,7 +349,7 @@ class Reading:
                 if not (partitions := consumer.assignment()):
                     return await self._lag_of_the_others(reader, consumer)
                 ends = await consumer.end_offsets(partitions)
-                unread = sum([max(0, end - await consumer.position(one)) for one, end in ends.items()])
+                unread = sum([await _unread(consumer, one, end) for one, end in ends.items()])
         except Exception as error:
             log.warning("lag_unknown", topic=topic, error=repr(error))
             return None
@@ -358,6 +358,15 @@ class Reading:
         if lag == 0:
             reader.progress_at = time.monotonic()
         return lag
+
+
+async def _unread(consumer: AIOKafkaConsumer, partition: TopicPartition, end: int) -> int:
+    """Records not read yet; one, where the broker answers and the consumer yet does not know where to read on."""
+    try:
+        position: int = await asyncio.wait_for(consumer.position(partition), 0.3)
+    except TimeoutError:
+        return min(end, 1)
+    return max(0, end - position)
 
 
 async def _parse_raw(records: tuple[ConsumerRecord[Any, Any], ...], original: Callable[[Any], Awaitable[Any]]) -> Any:

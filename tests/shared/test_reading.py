@@ -257,6 +257,25 @@ async def test_a_broker_that_was_away_for_long_is_found_again_within_a_second(
     assert "nobody listens there" in made.problem
 
 
+async def test_a_consumer_that_never_learns_where_to_read_on_is_stalled(
+    pool: Pool, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "LOOK_EVERY_SEC", 3600)
+    prefix, topic = await make_topic(kafka)
+    async with reading(pool, kafka, prefix, stalled_after_sec=0.05) as running:
+        await publish(kafka, topic, (encode(dialing(1)), []))
+        await until_seen(pool, 1)
+
+        async def never(_: TopicPartition) -> int:
+            await asyncio.Event().wait()
+            return 0
+
+        monkeypatch.setattr(running.subscribers[CALL_EVENTS.name].consumer, "position", never)
+        async with asyncio.timeout(30):
+            while await running.stalled() != [CALL_EVENTS.name]:
+                await asyncio.sleep(0.05)
+
+
 async def test_a_replica_without_a_partition_is_stalled_only_while_nobody_reads(
     pool: Pool, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
