@@ -69,7 +69,7 @@ async def put_encoded(connection: Connection, events: Sequence[Encoded]) -> None
 
 
 FETCH = """
-SELECT id, topic, key, payload, (extract(epoch FROM occurred_at) * 1000)::bigint AS occurred_at_ms
+SELECT id, topic, key, payload, floor(extract(epoch FROM occurred_at) * 1000)::bigint AS occurred_at_ms
 FROM outbox
 ORDER BY id
 LIMIT $1
