@@ -17,7 +17,8 @@ import pytest
 import pytest_asyncio
 
 from cualify_webhook_dispatcher import failures, schedule
-from cualify_webhook_dispatcher.send import MAX_ANSWER_BYTES, Answer, Failure, Sender
+from cualify_webhook_dispatcher.handle import MAX_ANSWER_BYTES, Answer, Failure
+from cualify_webhook_dispatcher.send import Sender
 from tests.webhook_dispatcher.conftest import AT, LOOPBACK
 from tests.webhook_dispatcher.fault_server import (
     HOST,

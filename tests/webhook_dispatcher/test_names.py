@@ -11,8 +11,9 @@ from time import monotonic
 import pytest
 
 from cualify_webhook_dispatcher import names, urls
+from cualify_webhook_dispatcher.handle import Failure
 from cualify_webhook_dispatcher.names import AT_ONCE, SLOW_AT_ONCE, Names, system_look_up
-from cualify_webhook_dispatcher.send import Failure, Sender
+from cualify_webhook_dispatcher.send import Sender
 from tests.webhook_dispatcher.conftest import LOOPBACK
 from tests.webhook_dispatcher.fault_server import never, serving
 

@@ -4,10 +4,12 @@ import base64
 import hashlib
 import hmac
 from datetime import datetime, timedelta
+from typing import get_args
 from uuid import UUID
 
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 from standardwebhooks import Webhook
 
 from cualify_shared.clock import now
@@ -15,6 +17,7 @@ from cualify_shared.events.envelope import Event, encoded
 from cualify_shared.events.webhook import WebhookDelivered
 from cualify_shared.ids import new_id
 from cualify_webhook_dispatcher import payloads, schedule, sign, told
+from cualify_webhook_dispatcher.breaker import PausedReason
 from cualify_webhook_dispatcher.decide import Decided
 from cualify_webhook_dispatcher.jobs import Endpoint, Job, Recorded, Result, Verdict
 from cualify_webhook_dispatcher.queries import Record
@@ -187,3 +190,9 @@ def test_the_event_of_a_delivery_is_as_the_catalogue_would_make_it() -> None:
         time=said.time,
     )
     assert said == encoded(whole)
+
+
+def test_pauses_are_counted_from_zero_for_every_reason() -> None:
+    """Else the first ones of a process would raise no alert."""
+    for reason in get_args(PausedReason):
+        assert REGISTRY.get_sample_value("cualify_endpoints_paused_total", {"reason": reason}) is not None

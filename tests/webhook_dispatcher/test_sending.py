@@ -10,8 +10,9 @@ from aiohttp import web
 
 from cualify_webhook_dispatcher import failures
 from cualify_webhook_dispatcher.addresses import is_allowed, networks
+from cualify_webhook_dispatcher.handle import MAX_ANSWER_BYTES, Answer, Failure
 from cualify_webhook_dispatcher.names import Names
-from cualify_webhook_dispatcher.send import MAX_ANSWER_BYTES, Answer, Failure, Sender
+from cualify_webhook_dispatcher.send import Sender
 from cualify_webhook_dispatcher.urls import UrlRefused, check
 from tests.webhook_dispatcher.conftest import LOOPBACK, Receive
 from tests.webhook_dispatcher.receiver import answer_ok, answers

@@ -20,12 +20,13 @@ from cualify_shared.database import Pool, is_passing
 from cualify_shared.ids import notification_id
 from cualify_shared.waiting import BACK_SOON_SEC, pauses, until_any, until_set
 from cualify_webhook_dispatcher import breaker, claims, leases, payloads, presence, queries, sign, told
+from cualify_webhook_dispatcher.handle import Answer, Failure
 from cualify_webhook_dispatcher.jobs import Endpoint, Job, Result
 from cualify_webhook_dispatcher.lanes import QUICK, Flight, Lanes
 from cualify_webhook_dispatcher.presence import Permission, Seen
 from cualify_webhook_dispatcher.recording import Recording, result_of
 from cualify_webhook_dispatcher.secrets import CannotOpen, Secrets
-from cualify_webhook_dispatcher.send import Answer, Failure, Sender
+from cualify_webhook_dispatcher.send import Sender
 
 log = structlog.get_logger(__name__)
 

@@ -7,10 +7,11 @@ import orjson
 from cualify_shared.clock import now, rfc3339
 from cualify_shared.ids import new_id, notification_id
 from cualify_webhook_dispatcher import failures, sign
+from cualify_webhook_dispatcher.handle import Answer
 from cualify_webhook_dispatcher.jobs import Endpoint
 from cualify_webhook_dispatcher.recording import KEPT_OF_ANSWER_BYTES
 from cualify_webhook_dispatcher.secrets import Secrets
-from cualify_webhook_dispatcher.send import Answer, Sender
+from cualify_webhook_dispatcher.send import Sender
 
 TYPE = "ping"
 

@@ -15,8 +15,8 @@ from cualify_shared.database import is_passing
 from cualify_shared.ids import notification_id
 from cualify_shared.waiting import pauses, until_any, until_set
 from cualify_webhook_dispatcher import failures, schedule
+from cualify_webhook_dispatcher.handle import Answer, Failure
 from cualify_webhook_dispatcher.jobs import Endpoint, Job, Result
-from cualify_webhook_dispatcher.send import Answer, Failure
 
 log = structlog.get_logger(__name__)
 

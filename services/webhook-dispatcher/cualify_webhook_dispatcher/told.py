@@ -3,6 +3,7 @@
 from collections import Counter as Counted
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import get_args
 
 import orjson
 import structlog
@@ -14,6 +15,7 @@ from cualify_shared.events.envelope import Encoded, Event, cloud_event, encoded
 from cualify_shared.events.model import EventData
 from cualify_shared.events.webhook import WebhookAttemptFailed, WebhookDelivered, WebhookEndpointPaused
 from cualify_shared.ids import notification_id, quick_id
+from cualify_webhook_dispatcher.breaker import PausedReason
 from cualify_webhook_dispatcher.jobs import Paused, Recorded, Result
 from cualify_webhook_dispatcher.queries import Record
 
@@ -25,6 +27,8 @@ DELIVERIES = Counter(
 BREAKERS = Counter("cualify_breakers_total", "Breakers of endpoints that opened or closed.", ["to"])
 _DELIVERED = type_of(WebhookDelivered)
 PAUSED = Counter("cualify_endpoints_paused_total", "Endpoints paused by us, by the reason.", ["reason"])
+for reason in get_args(PausedReason):
+    PAUSED.labels(reason)  # An alert sees a rise from 0, not a series that begins at 1.
 
 
 def events(results: Sequence[Result], record: Record) -> list[Encoded]:
