@@ -14,13 +14,15 @@ from aiohttp import web
 
 from cualify_api.openapi.document import document
 from tests.api.documented import routes
+from tests.api.test_fuzz import example_of
 from tests.api.world import Org, World, credited, debited, failed, running
 
 PHONE = "+919812345678"
 
 
 class Dispatcher:
-    """Knows one endpoint, of one org, and tells nobody else of it. Remembers what it was asked."""
+    """Knows one endpoint, of one org, and tells nobody else of it; and as billing the bill of any call of that org, for
+    whose calls are whose is the api's to know. Remembers what it was asked."""
 
     def __init__(self) -> None:
         self.endpoint_id, self.owner = str(uuid4()), ""
@@ -31,6 +33,9 @@ class Dispatcher:
         _, org_id, _, *rest = request.path.removeprefix("/internal/").split("/")
         if org_id != self.owner and rest:
             return web.json_response({"error": {"code": "not_found", "message": "no such webhook"}}, status=404)
+        if "/bills/" in request.path:
+            _, bill = example_of("get", "/api/v1/calls/{call_id}/bill")
+            return web.json_response(bill)
         shown = {"id": self.endpoint_id, "url": "https://owner.example"} if org_id == self.owner else None
         if request.method == "GET" and not rest:
             listed = [shown] if shown else []
@@ -50,7 +55,8 @@ async def dispatcher() -> AsyncIterator[tuple[Dispatcher, str]]:
     await runner.cleanup()
 
 
-async def a_call(world: World, owner: Org, _: Dispatcher) -> str:
+async def a_call(world: World, owner: Org, dispatcher: Dispatcher) -> str:
+    dispatcher.owner = str(owner.id)
     return str(await world.placed(owner, external_id=f"crm-{uuid4()}", metadata={"secret": "owner"}))
 
 
@@ -92,7 +98,7 @@ async def test_what_is_anothers_is_not_found_on_any_route(world: World, dispatch
     stub, url = dispatcher
     owner, stranger = await world.org(), await world.org()
     walked = 0
-    async with running(world.pool, webhook_dispatcher_url=url) as there:
+    async with running(world.pool, webhook_dispatcher_url=url, billing_url=url) as there:
         for method, path in sorted(routes(there.app)):
             names = re.findall(r"\{(\w+)\}", path)
             if not names:

@@ -134,7 +134,7 @@ def _routers(settings: ApiSettings, pool: Pool, inside: Workings) -> tuple[APIRo
         webhook_routes(services["webhook-dispatcher"], once),
         erasure_routes(org_of, services["webhook-dispatcher"]),
         wallet_routes(pool, billing),
-        account_routes(billing),
+        account_routes(pool, billing),
         top_up_routes(billing, once),
         truth_routes(pool, internal_token=settings.internal_token.get_secret_value()),
         agent_routes(pool, org_of),

@@ -7,11 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from starlette.requests import Request
 from starlette.responses import Response
 
+from cualify_api.calls import queries
 from cualify_api.calls.routes import as_id
 from cualify_api.web.auth import caller
 from cualify_api.web.body import checked, json_body
 from cualify_api.web.errors import Problem
 from cualify_api.web.upstream import Upstream
+from cualify_shared.database import Pool
 
 MOST_PAISE: Final = 1_000_000_000_000
 
@@ -24,7 +26,7 @@ class SetThreshold(BaseModel):
     threshold_paise: Annotated[StrictInt, Field(gt=0, le=MOST_PAISE)] | None
 
 
-def account_routes(billing: Upstream) -> APIRouter:
+def account_routes(pool: Pool, billing: Upstream) -> APIRouter:
     """`/api/v1/wallet/low-balance-threshold` and `/api/v1/calls/{call_id}/bill`."""
     router = APIRouter()
 
@@ -42,7 +44,11 @@ def account_routes(billing: Upstream) -> APIRouter:
 
     @router.get("/api/v1/calls/{call_id}/bill")
     async def get_bill(request: Request, call_id: str) -> Response:
-        return await billing.forward("GET", _path(request, f"bills/{as_id(call_id, 'call')}"))
+        wanted = as_id(call_id, "call")
+        async with pool.acquire() as connection:
+            if await queries.get(connection, caller(request).org_id, wanted) is None:
+                raise Problem("not_found", "there is no such call")
+        return await billing.forward("GET", _path(request, f"bills/{wanted}"))
 
     return router
 
