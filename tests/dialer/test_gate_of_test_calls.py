@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from cualify_dialer.gate import Dial, Never, decide
-from tests.dialer.test_outcomes import T0, a_call as waiting_call
+from tests.dialer.histories import T0, a_call as waiting_call
 
 
 def test_a_test_call_goes_to_the_simulator_or_nowhere() -> None:

@@ -19,6 +19,7 @@ from cualify_webhook_dispatcher.history import Filter
 from cualify_webhook_dispatcher.replays import Wish
 
 ALL = "*"
+OF_ORG = "/internal/orgs/{org_id}"
 BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -46,9 +47,25 @@ def delivery_routes(
 
     `known_to_all` returns when no replica begins anything that was taken back before.
     """
-    routes = APIRouter(prefix="/internal/orgs/{org_id}")
+    routes = APIRouter()
+    routes.include_router(_history_routes(pool))
+    routes.include_router(_replay_routes(pool, due=due, replaying=replaying, known_to_all=known_to_all))
 
-    @routes.get("/endpoints/{endpoint_id}/deliveries")
+    @routes.post(f"{OF_ORG}/expunge")
+    async def expunge(org_id: UUID, wanted: Erasure) -> Response:
+        if not wanted.call_ids and wanted.e164 is None:
+            raise Refused(400, "name calls, a phone number, or both", param="call_ids")
+        payloads, ended = await retention.expunge(pool, org_id=org_id, call_ids=wanted.call_ids, e164=wanted.e164)
+        await known_to_all()
+        return json({"data": {"payloads_erased": payloads, "deliveries_ended": ended}})
+
+    return routes
+
+
+def _history_routes(pool: Pool) -> APIRouter:
+    routes = APIRouter(prefix=f"{OF_ORG}/endpoints/{{endpoint_id}}/deliveries")
+
+    @routes.get("")
     async def deliveries(
         org_id: UUID,
         endpoint_id: UUID,
@@ -67,7 +84,7 @@ def delivery_routes(
         next_cursor = None if following is None else f"evt_{following.hex}"
         return json({"data": [presented(one) for one in page], "next": next_cursor})
 
-    @routes.get("/endpoints/{endpoint_id}/deliveries/{event_id}")
+    @routes.get("/{event_id}")
     async def delivery(org_id: UUID, endpoint_id: UUID, event_id: str) -> Response:
         found = await history.one(
             pool, org_id=org_id, endpoint_id=endpoint_id, event_id=_event_id(event_id, "event_id")
@@ -76,7 +93,15 @@ def delivery_routes(
             raise Refused(404, "no such delivery")
         return json({"data": presented({**found, "attempts": [presented(one) for one in found["attempts"]]})})
 
-    @routes.post("/endpoints/{endpoint_id}/replays")
+    return routes
+
+
+def _replay_routes(
+    pool: Pool, *, due: Callable[[], None], replaying: Callable[[], None], known_to_all: Callable[[], Awaitable[None]]
+) -> APIRouter:
+    routes = APIRouter(prefix=f"{OF_ORG}/endpoints/{{endpoint_id}}/replays")
+
+    @routes.post("")
     async def replay(org_id: UUID, endpoint_id: UUID, wanted: NewReplay) -> Response:
         since, until = wanted.since or BEGINNING, wanted.until or now()
         if until <= since:
@@ -99,16 +124,16 @@ def delivery_routes(
         due()
         return await _shown(org_id, endpoint_id, id_, status=202)
 
-    @routes.get("/endpoints/{endpoint_id}/replays")
+    @routes.get("")
     async def list_replays(org_id: UUID, endpoint_id: UUID) -> Response:
         found = await replays.shown(pool, org_id=org_id, endpoint_id=endpoint_id)
         return json({"data": [presented(one) for one in found]})
 
-    @routes.get("/endpoints/{endpoint_id}/replays/{replay_id}")
+    @routes.get("/{replay_id}")
     async def show_replay(org_id: UUID, endpoint_id: UUID, replay_id: UUID) -> Response:
         return await _shown(org_id, endpoint_id, replay_id)
 
-    @routes.post("/endpoints/{endpoint_id}/replays/{replay_id}/{wish}")
+    @routes.post("/{replay_id}/{wish}")
     async def steer(org_id: UUID, endpoint_id: UUID, replay_id: UUID, wish: Wish) -> Response:
         if not await replays.steer(pool, org_id=org_id, endpoint_id=endpoint_id, replay_id=replay_id, wish=wish):
             raise Refused(404, "no such replay is under way")
@@ -117,14 +142,6 @@ def delivery_routes(
         replaying()
         due()
         return await _shown(org_id, endpoint_id, replay_id)
-
-    @routes.post("/expunge")
-    async def expunge(org_id: UUID, wanted: Erasure) -> Response:
-        if not wanted.call_ids and wanted.e164 is None:
-            raise Refused(400, "name calls, a phone number, or both", param="call_ids")
-        payloads, ended = await retention.expunge(pool, org_id=org_id, call_ids=wanted.call_ids, e164=wanted.e164)
-        await known_to_all()
-        return json({"data": {"payloads_erased": payloads, "deliveries_ended": ended}})
 
     async def _shown(org_id: UUID, endpoint_id: UUID, replay_id: UUID, *, status: int = 200) -> Response:
         found = await replays.shown(pool, org_id=org_id, endpoint_id=endpoint_id, replay_id=replay_id)

@@ -56,6 +56,7 @@ class ThresholdRequest(Body):
 def money_routes(*, pool: Pool, committed: AfterCommit, refund_within: timedelta) -> APIRouter:
     """Credits, refunds, thresholds, wallets, histories and bills under `/internal/orgs/{org_id}`."""
     routes = APIRouter()
+    routes.include_router(_looking_routes(pool))
 
     @routes.post("/internal/orgs/{org_id}/credits")
     async def credit(org_id: UUID, body: CreditRequest) -> Response:
@@ -92,6 +93,13 @@ def money_routes(*, pool: Pool, committed: AfterCommit, refund_within: timedelta
                 raise Refused(409, f"refund:{wanted.refund_id} was decided before, with another body")
             case _:
                 assert_never(outcome)
+
+    return routes
+
+
+def _looking_routes(pool: Pool) -> APIRouter:
+    """What moves nothing: the threshold of warnings, the balance, the history, a call's bill."""
+    routes = APIRouter()
 
     @routes.put("/internal/orgs/{org_id}/low-balance-threshold")
     async def put_threshold(org_id: UUID, body: ThresholdRequest) -> Response:
